@@ -61,6 +61,11 @@ class PlannerSettings(BaseSettings):
     critique_seconds: PositiveSeconds = 10.0
     """Longest wait for a critic; then what the gate or the policy says of that holds. Covers a critic that is started again."""
     critique_resend_seconds: PositiveSeconds = 2.5
+    hedge_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Of the interactive steps that do not stream at most so many get a second attempt beside one that takes longer than nearly all
+    before it; 0: none does."""
+    hedge_samples: Ordinal = 100
+    hedge_least_seconds: PositiveSeconds = 0.5
     deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
     deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
     deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
@@ -121,6 +126,9 @@ class PlannerSettings(BaseSettings):
             resend_seconds=self.resend_seconds,
             critique_seconds=self.critique_seconds,
             critique_resend_seconds=self.critique_resend_seconds,
+            hedge_share=self.hedge_share,
+            hedge_samples=self.hedge_samples,
+            hedge_least_seconds=self.hedge_least_seconds,
             deadline_seconds={
                 PriorityClass.INTERACTIVE: self.deadline_interactive_seconds,
                 PriorityClass.STANDARD: self.deadline_standard_seconds,

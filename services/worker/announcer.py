@@ -24,7 +24,7 @@ log = logs.get(__name__)
 TURN_SECONDS = 0.2
 """How long one router is first in line when places are fewer than routers."""
 SHORTEST_NODE_SECONDS = 1.0
-"""Between two Node records."""
+"""Between two Node records; what cannot wait is told at once."""
 _CREDITS = headers.envelope("credits")
 
 
@@ -54,7 +54,7 @@ class Announcer:
         self._gate = attempts.gate
         self._told: Node | None = None
         self._told_until = 0.0
-        self._places_changed, self._node_news = here.places_changed, here.node_news
+        self._places_changed, self._node_news, self._hurry = here.places_changed, here.node_news, here.hurry
 
     # Credits
 
@@ -166,15 +166,17 @@ class Announcer:
         while True:
             await within(max(0.0, self._told_until - self._clock.monotonic()), self._node_news.wait())
             self._node_news.clear()
+            hurry = self._hurry.is_set()
+            self._hurry.clear()
             if self._reader.number is not None and not self._reader.given_back:
-                await self._register_news(producer, self._reader.describe(self._reader.number))
-            await self._clock.sleep(SHORTEST_NODE_SECONDS)
+                await self._register_news(producer, self._reader.describe(self._reader.number), hurry=hurry)
+            await within(SHORTEST_NODE_SECONDS, self._hurry.wait())
 
-    async def _register_news(self, producer: Producer, record: Node) -> None:
+    async def _register_news(self, producer: Producer, record: Node, *, hurry: bool) -> None:
         now = self._clock.monotonic()
         if self._reader.superseded:
             return
-        if now < self._told_until and self._told is not None and signature(record) == signature(self._told):
+        if not hurry and now < self._told_until and self._told is not None and signature(record) == signature(self._told):
             return
         if await self._register(producer, record):
             self._told, self._told_until = record, now + self._settings.register_seconds

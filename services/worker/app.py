@@ -10,6 +10,7 @@ from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
 from services.worker.handlers import MAINTENANCE, AttemptManager
+from services.worker.health import Health
 from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.owner.yielding import Yielding
@@ -36,8 +37,8 @@ def build(
     environment: Environment, settings: WorkerSettings | None = None, backend: Backend | None = None, found: Hardware | None = None
 ) -> WorkerService:
     """One worker. Tests and simulations hand in settings, a backend and the hardware; a process takes them from its environment."""
-    settings = settings or WorkerSettings()
-    return WorkerService(environment, settings, backend or backend_of(settings, environment.clock), found)
+    chosen = settings or WorkerSettings()
+    return WorkerService(environment, chosen, backend or backend_of(chosen, environment.clock), found)
 
 
 class WorkerService:
@@ -55,13 +56,13 @@ class WorkerService:
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._chunks = ChunkSender(topics, clock, settings)
         self.registration = Registration(here, backend, speeds, found)
-        self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties)
-        view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
+        self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties, Health(here, self.registration, backend))
+        health, cap = self.attempts.health, environment.settings.dead_letter_cap
+        view, calls = OwnNode(here.node, self.registration, self.attempts.slots, health), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
         self.attempts.chores.ended = self.registration.look
         self.registration.may_warm = lambda: not self.attempts.closings
-        self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch")
-        cap = environment.settings.dead_letter_cap
+        self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
@@ -88,6 +89,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
+            self.attempts.health.run(),
             self.yielding.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
@@ -99,14 +101,12 @@ class WorkerService:
         # Credits go out every second: what is not acknowledged for long tells that nobody is there; a refusal tells it at once.
         at, healthy = self.announcer.acknowledged_at, self.reader.answered and not self._outbox.failing
         yield from kafka_silence(at if healthy or at is None else -inf, self._environment.clock.monotonic())
-        if not self.registration.reachable:
-            yield "the model endpoint does not answer"
         yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        closings, pause = self.attempts.closings, self.attempts.pause_seconds()
-        record = self.registration.record(number, draining=bool(closings), pause_seconds=pause, maintenance=MAINTENANCE in closings)
-        return self.yielding.described(record.changed(tasks=self.attempts.chores.now()))
+        closings, chores = self.attempts.closings, self.attempts.chores.now()
+        record = self.registration.record(number, draining=bool(closings), maintenance=MAINTENANCE in closings)
+        return self.yielding.described(self.attempts.health.describe(record.changed(tasks=chores)))
 
     async def _drain(self) -> None:
         clock, grace = self._environment.clock, self._environment.settings.grace_seconds

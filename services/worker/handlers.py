@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure
 from services.worker.chores import Chores, silent
 from services.worker.credits import EagerGate
+from services.worker.health import OVERLOAD_PAUSE_SECONDS, Health
 from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
 from services.worker.round_trip import RoundTrip
@@ -30,11 +31,6 @@ from shared.telemetry import logs, tracing
 
 log = logs.get(__name__)
 
-OVERLOAD_PAUSE_SECONDS = 1.0
-"""Where an endpoint that is full does not say for how long."""
-LONGEST_PAUSE_SECONDS = 3_600.0
-"""Then it is asked again, whatever it said: a quota may have been raised."""
-_PAUSED = "the endpoint asks not to be called for a while"
 DRAINING, MAINTENANCE = "the node is draining", "the node is out of service"
 CLAIM_LINGERS_SECONDS = 0.01
 """How long a claim waits for its outcome. Short beside the claim timeout (5 s), long beside a step without a model."""
@@ -58,8 +54,9 @@ class AttemptManager:
     Kafka is away, and holds a bounded number of claims.
     """
 
-    def __init__(self, here: WorkerContext, outbox: Outbox, unreachable: Callable[[], None], parties: Parties) -> None:
+    def __init__(self, here: WorkerContext, outbox: Outbox, unreachable: Callable[[], None], parties: Parties, health: Health) -> None:
         """`unreachable`: a call found nobody at the endpoint."""
+        self.health, health.heed = health, self._heed
         settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
@@ -77,7 +74,6 @@ class AttemptManager:
         """Places, position or running count changed: tell the routers soon."""
         self._news, self._unreachable = here.node_news.set, unreachable
         self._runner: Runner | None = None
-        self._paused_until = 0.0
         self._model: str | None = None
         """Of the step that began last."""
         self._renewals: dict[tuple[int | None, int], OutboxEntry] = {}
@@ -127,6 +123,7 @@ class AttemptManager:
         attempt = self.leases.claim(step, span, self._clock.monotonic())
         if attempt is None:
             return
+        self.health.begin(attempt)
         attempt.written_ms, attempt.why = written_ms, why
         if step.deadline_at is not None:  # by the brokers' clock: the one here may be wrong
             attempt.expires_at = attempt.taken_at + step.deadline_at - written_ms / 1000
@@ -156,9 +153,8 @@ class AttemptManager:
             return "the step is bound to another node"
         if self.closings:
             return next(iter(self.closings))
-        if self.pause_seconds() > 0:
-            return _PAUSED
-        return "the inbox is full" if self.inbox.full or (step.task and self.chores.full) else None
+        full = self.inbox.full or (step.task and self.chores.full)
+        return self.health.refusal(step) or ("the inbox is full" if full else None)
 
     def _take_out(self, attempt: Attempt) -> bool:
         """Where it waits; False when it does not."""
@@ -235,20 +231,23 @@ class AttemptManager:
         self._news()
         self.announce()
 
-    def pause_seconds(self) -> float:
-        """How long the endpoint is left alone from now on, as it asked; 0: it is not."""
-        return max(0.0, self._paused_until - self._clock.monotonic()) if self._paused_until else 0.0
+    def _heed(self) -> None:
+        """Give back what has been claimed, and may not be asked of the endpoint, or its model, any longer. What runs goes on."""
+        for attempt in self.leases:
+            if attempt.asked_at is None and attempt.released is None and (reason := self.health.refusal(attempt.step, attempt.claim)):
+                if self.inbox.remove(attempt):
+                    self._give_back(attempt, reason)
+                else:
+                    self._release(reason, (attempt,))
 
     def reasons(self) -> Iterator[str]:
         """Why no step is taken at present."""
         yield from self.closings
-        if pause := self.pause_seconds():
-            yield f"the endpoint asks not to be called for {pause:.0f} s"
+        yield from self.health.reasons()
 
     def places(self) -> int:
         """Places to offer now."""
-        now = self._clock.monotonic()
-        return 0 if self.closings or now < self._paused_until else self.slots.places(now, len(self.inbox))
+        return 0 if self.closings else self.health.places(self.slots.places(self._clock.monotonic(), len(self.inbox)))
 
     def free_seconds(self) -> float | None:
         """How soon the first of its slots is likely to be free, where none is; None where that is not known."""
@@ -299,8 +298,7 @@ class AttemptManager:
     def sweep(self) -> None:
         """Stop what has taken too long, and what waits beyond its deadline; end a pause."""
         now = self._clock.monotonic()
-        if 0 < self._paused_until <= now:
-            self._paused_until = 0.0
+        if self.health.look():
             self._news()
             self.announce()
         if self.chores.news():
@@ -347,18 +345,7 @@ class AttemptManager:
             self.give_back_waiting("the model endpoint does not answer")
             self._unreachable()
         elif failure.retry_after_seconds is not None or failure.kind is K.OVERLOADED:
-            self._pause(failure.retry_after_seconds or OVERLOAD_PAUSE_SECONDS)
-
-    def _pause(self, seconds: float) -> None:
-        """Offer nothing and give back what the endpoint has not been asked yet: it would be refused too. What runs goes on."""
-        until = self._clock.monotonic() + min(seconds, LONGEST_PAUSE_SECONDS)
-        if until <= self._paused_until:
-            return
-        self._paused_until = until
-        log.warning("endpoint_paused", node=self.node, seconds=round(min(seconds, LONGEST_PAUSE_SECONDS), 1))
-        self.give_back_waiting(_PAUSED)
-        self._release(_PAUSED, (attempt for attempt in self.leases if attempt.asked_at is None))
-        self._news()
+            self.health.pause(failure.retry_after_seconds or OVERLOAD_PAUSE_SECONDS)
 
     def _end_waiting(self, attempt: Attempt, failure: Failure, owe: Owe = owes_nothing) -> None:
         assert self._runner is not None
@@ -379,6 +366,7 @@ class AttemptManager:
             log.failure("outcome_not_written", error, job=attempt.step.job, step=attempt.step.id)
             outcome = crashed(attempt.step, attempt.claim, self.node)
             message = self._writer.message(outcome, attempt.step, attempt.trace)
+        self.health.ended(attempt, outcome)
         kept = None if isinstance(outcome, StepReleased) else message
         self.leases.end(attempt, kept, len(message.value or b""))
         self._outbox.put(message, None if attempt.told else owe(), instead_of=attempt.told)

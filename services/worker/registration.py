@@ -203,7 +203,7 @@ class Registration:
         away = () if self.reachable or not self._why else (Advice(code=ENDPOINT, level="bad", text=_clipped(self._why)),)
         return (*away, *self.seen.advice(self._models, self._clock.monotonic()))[:MOST_ADVICE]
 
-    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0, maintenance: bool = False) -> Node:
+    def record(self, mailbox: int, *, draining: bool, maintenance: bool = False) -> Node:
         """The Node record of this moment."""
         return Node(
             id=self.node,
@@ -222,7 +222,6 @@ class Registration:
             draining=draining,
             reachable=self.reachable,
             manages=self.allowed[0] if self.manages and self.allowed else None,
-            pause_seconds=pause_seconds,
             maintenance=maintenance,
             advice=self._advice(),
             at=self._clock.wall(),

@@ -14,10 +14,9 @@ from prometheus_client import Counter
 from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, ModelCall, ModelCallFailed
-from services.worker.backends.http import TokenBucket
 from services.worker.contexts import Bodies, Contexts
 from services.worker.guarding import GuardedStream, Stream
-from services.worker.registration import candidates
+from services.worker.health import Health
 from services.worker.seen import Seen
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
@@ -85,6 +84,7 @@ class OwnNode:
     id: str
     registered: Registered
     slots: Slots
+    health: Health
 
 
 class Runner:
@@ -103,7 +103,6 @@ class Runner:
         settings, self._bodies, self._contexts = here.settings, bodies, Contexts(bodies)
         self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, here.clock, speeds
         self._open_stream = open_stream
-        self._bucket = TokenBucket(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
 
     async def run(self, attempt: Attempt) -> Ended:
         """The attempt's outcome. When the task is cancelled the connection is closed first; `stopped` then gives the outcome."""
@@ -113,6 +112,9 @@ class Runner:
             return self._failed(attempt, late)
         try:
             await self._read_input(attempt)
+            if refused := self._node.health.refusal(attempt.step, attempt.claim):
+                attempt.released = refused
+                return self.stopped(attempt)
             continuation.check(attempt.step)
             completion = await self._ask(attempt)
             if self._was_cut(attempt, completion.usage):
@@ -170,7 +172,7 @@ class Runner:
         return outcome.model_copy(update={"answer": answer.model_copy(update=kept)})
 
     async def _ask(self, attempt: Attempt) -> Completion:
-        names = candidates(attempt.step, self._node.registered.models)
+        names = self._node.health.models(attempt.step, attempt.claim)
         missing = ModelCallFailed(K.UNKNOWN_MODEL, f"this node has no model for {attempt.step.operation.value}")
         for name in names:
             try:
@@ -183,8 +185,8 @@ class Runner:
 
     async def _call(self, attempt: Attempt, model: str) -> Completion:
         attempt.model = model
-        if self._bucket is not None:
-            await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
+        if wait := self._node.health.wait_seconds():
+            await self._clock.sleep(wait)
         step, attempt.asked_at = attempt.step, self._clock.monotonic()
         if step.task is None:
             self._node.registered.uses(model)

@@ -98,6 +98,8 @@ class WorkerSettings(BaseSettings):
     rate_per_second: float | None = Field(default=None, ge=1e-4, le=1e6)
     """Calls a second that the endpoint allows; no limit when absent."""
     rate_burst: Ordinal = 1
+    rate_group: Label = ""
+    """Workers of this group use one account: its rate, which each of them names, is divided among those that live; all pause together."""
     embed_batch_seconds: Seconds = 0.003
     """How long an embedding step waits for others that can share its call."""
     embed_batch_texts: Ordinal = 256
@@ -128,6 +130,12 @@ class WorkerSettings(BaseSettings):
     total_timeout_seconds: PositiveSeconds = 1800.0
     sweep_seconds: PositiveSeconds = 0.25
     """Resolution of the timeouts above."""
+
+    breaker_failures: int = Field(default=3, ge=1, le=1_000)
+    """So many failures in a row, of the endpoint and of different steps, and a model is left alone; half as many that come at once."""
+    breaker_seconds: PositiveSeconds = 1.0
+    """Until it is probed; twice as long after each probe, or step, that fails then."""
+    breaker_longest_seconds: PositiveSeconds = 60.0
 
     prefetch_limit: Count = 512
     """Most places beyond the slots."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from services.worker.health import Health
 from services.worker.mailbox import MailboxRegistry
 from services.worker.wiring import WorkerContext
 from shared.contracts import headers
@@ -29,12 +30,12 @@ _PRESENCE: dict[bytes | None, type[RouterPresence | PlannerPresence]] = {b"route
 class Watch:
     """A fold that never ends. `on_node`: a record about this very node was read."""
 
-    def __init__(self, here: WorkerContext, parties: Parties, log: Log, client_id: str) -> None:
+    def __init__(self, here: WorkerContext, parties: Parties, log: Log, client_id: str, health: Health) -> None:
         self.registry = MailboxRegistry()
         self.incarnation: int | None = None
         """The offset of this boot's first record in `nodes`, once it is read."""
         self._node, self._boot, self._clock, self._topics = here.node, here.boot, here.clock, here.topics
-        self._parties, self._on_party = parties, here.places_changed.set
+        self._parties, self._on_party, self._health = parties, here.places_changed.set, health
         self._known_apart: set[str] = set()
         """Those that write to `presence`."""
         self.on_node: Callable[[Node | None], None] = lambda _: None
@@ -99,6 +100,7 @@ class Watch:
         said = _presence(record)
         if said is None:
             self.on_credits(record)
+            self._health.on_credits((record.key or b"").decode("utf-8", "replace"))
         elif name_of(said) not in self._known_apart:  # else this is older than what is known
             self._on_said(said)
 
@@ -112,6 +114,7 @@ class Watch:
             self.registry.on_gone(name)
         else:
             self.registry.on_node(node, self._clock.monotonic())
+        self._health.on_node(name, node, record.timestamp)
         if name == self._node:
             if node is not None and node.boot == self._boot and self.incarnation is None:
                 self.incarnation = record.offset

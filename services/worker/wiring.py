@@ -45,6 +45,8 @@ class WorkerContext:
     """Set by whoever changes places, position or the running count."""
     node_news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by whoever changes what the Node record says."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set besides where others go on doing the wrong thing until they read it."""
 
     @classmethod
     def of(cls, settings: WorkerSettings, topics: Topics, clock: Clock, random: Random, process: ClusterSettings) -> WorkerContext:

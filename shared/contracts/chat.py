@@ -34,6 +34,8 @@ class Operation(StrEnum):
     MANAGE = "manage"
 
 
+MODEL_CALLS = frozenset({Operation.CHAT, Operation.GENERATE, Operation.EMBED})
+"""What a model endpoint is asked: what comes of the others says nothing of it."""
 TOOLS = "tools"
 """The capability of workers that serve tools. No chat model can be asked to be one."""
 CRITIQUES = "critiques"

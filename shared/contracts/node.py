@@ -62,6 +62,8 @@ class NodeModel(Contract):
     prompt_per_million: Cost | None = None
     completion_per_million: Cost | None = None
     """What a million tokens cost here; None where nobody has said."""
+    broken: bool = False
+    """Its calls fail here: it is given no steps until one of them has been seen to succeed."""
     prefill_tokens_per_second: PerSecond | None = None
     """What a prompt's tokens take beyond `prefill_fixed_seconds`."""
     prefill_fixed_seconds: Seconds | None = None
@@ -150,6 +152,12 @@ class Node(Contract):
     """What is being done to its models."""
     advice: tuple[Advice, ...] = Field(default=(), max_length=MOST_ADVICE)
     """What its worker has seen that could be better. What the record itself shows is not among it (`placement/advice`)."""
+    pause_of_group: bool = False
+    """It is another member of its rate group that was asked."""
+    rate_group: Label = ""
+    """Nodes of this group use one account: what one is asked for holds for all."""
+    broken: bool = False
+    """Its calls fail, whatever the model: it offers no places."""
     at: EpochSeconds
 
     @property

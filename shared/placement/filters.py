@@ -1,4 +1,5 @@
-"""Filters: which live nodes can run a step at all, and what is missing when none can. Pure. Being busy is not a filter, nor is a pause.
+"""Filters: which live nodes can run a step at all, and what is missing when none can. Pure. Being busy is not a filter, nor is a pause;
+that its calls fail (an open breaker) is one: then its fallbacks count, and a step without any waits as one without a node does.
 
 Residency is not one either: a model that must be loaded first costs time, it excludes nothing. What no registered node could do, be it
 away or asleep, is refused at once: no waiting makes a window longer.
@@ -90,8 +91,8 @@ class Unplaceable:
 def candidates(demand: Demand, nodes: Sequence[NodeView], registered: Iterable[Node] = ()) -> tuple[Candidate, ...] | Unplaceable:
     """Every (node, model) that could run a step of this demand; `nodes` are the live ones, `registered` all that are known.
 
-    Avoided nodes are left out when another node remains. Fallback models count only when no live node has the model itself. Where the
-    step may not fit every window, those that have the room are asked, else the largest.
+    Avoided nodes are left out when another node remains. Fallback models count only when no live node has the model itself, or where all
+    that have it fail at it. Where the step may not fit every window, those that have the room are asked, else the largest.
     """
     suitable = [view for view in nodes if all(passes(view.node) for _, passes in _node_filters(demand))]
     for model in (demand.model, *demand.fallback_models):
@@ -138,7 +139,10 @@ def missing(demand: Demand, nodes: Iterable[Node]) -> tuple[str, ...]:
     present = tuple(nodes)
     if not present:
         return ("a live node",)
-    checks = [*_node_filters(demand), *(() if demand.operation == Operation.MANAGE else (_model_filter(demand),))]
+    manages = demand.operation == Operation.MANAGE
+    checks = [*_node_filters(demand), *(() if manages else (_model_filter(demand),))]
+    if not manages and any(checks[-1][1](node) for node in present):
+        checks.append(_working_filter(demand))
     lacking = tuple(phrase for phrase, passes in checks if not any(passes(node) for node in present))
     return lacking or ("one node with all of: " + ", ".join(phrase for phrase, _ in checks),)
 
@@ -152,6 +156,7 @@ def _node_filters(demand: Demand) -> list[Filter]:
         ("a node that is not draining", lambda node: not node.draining),
         ("a node that does not yield to its owner", lambda node: not node.yields),
         ("a node that is awake", lambda node: not node.asleep),
+        ("a node whose calls do not fail", lambda node: not node.broken),
         ("a node that manages models", lambda node: node.manages == demand.capability)
         if demand.operation == Operation.MANAGE
         else (f"capability {demand.capability}", lambda node: demand.capability in node.capabilities),
@@ -177,6 +182,12 @@ def _model_filter(demand: Demand) -> Filter:
     return phrase, lambda node: any(_suits(model, name, demand) for name in wanted for model in node.models)
 
 
+def _working_filter(demand: Demand) -> Filter:
+    wanted = (demand.model, *demand.fallback_models)
+    phrase = f"a node that does not fail at {'any model' if AUTO in wanted else ' or '.join(wanted)}"
+    return phrase, lambda node: any(_suits(model, name, demand) and not model.broken for name in wanted for model in node.models)
+
+
 def _has_tag(tag: str, node: Node) -> bool:
     return tag in node.tags
 
@@ -194,7 +205,7 @@ def _of_node(view: NodeView, wanted: str, demand: Demand) -> list[Candidate]:
     return [
         Candidate(view, model, load_seconds=_load_seconds(model), avoided=avoided)
         for model in view.node.models
-        if _suits(model, wanted, demand)
+        if _suits(model, wanted, demand) and not model.broken
     ]
 
 

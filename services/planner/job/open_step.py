@@ -94,6 +94,13 @@ class OpenStep:
     """Of a critique that was sent: how long a critic is awaited (state)."""
     leased_until: float = float("inf")
     """Of the claim that stands (state)."""
+    claimed_at: float = 0.0
+    """When the claim that stands was folded, monotonic seconds (state)."""
+    hedge_at: float = float("inf")
+    """When another attempt may be begun beside it (state)."""
+    former: Claim | None = None
+    """That goes on beside the attempt that stands, as far as this planner knows (state)."""
+    former_attempt: int = 0
     releases: int = 0
     """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
     why: str | None = None

@@ -25,6 +25,7 @@ from shared.model_names import canonical
 from shared.placement.choosing import Chosen, Placement, ask_of
 from shared.placement.demand import cost_of, demand_of
 from shared.placement.facts import Facts
+from shared.placement.filters import Unplaceable
 from shared.placement.ledger import CreditLedger
 from shared.placement.parties import Parties, presence
 from shared.processing.lane import Sent
@@ -102,6 +103,13 @@ class Eager:
         given = Given(chosen.node, chosen.account.mailbox, chosen.model, chosen.why(), use)
         self._handed[step.home].append(given)
         return given
+
+    def room_elsewhere(self, step: Step) -> bool:
+        """None has while steps wait for places."""
+        now, found = self._clock.monotonic(), self._placement.candidates(demand_of(step))
+        if not self.facts.hears(now) or self._parties.others_wait(now) or isinstance(found, Unplaceable):
+            return False
+        return any(node.account.running < node.slots and node.resident and not node.avoided for node in found)
 
     def digest(self, model: str) -> str | None:
         """As of a second ago at most: nodes announce themselves often, and hardly ever another file."""

@@ -9,7 +9,7 @@ from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Claim, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
-from services.planner.state import caching, driving, ending, ledgers, lookups, streams, turns, waits
+from services.planner.state import caching, driving, ending, hedging, ledgers, lookups, streams, turns, waits
 from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
@@ -38,8 +38,8 @@ from shared.telemetry import metrics
 
 _FREE_RELEASES = 2
 """Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
-_MOST_TOLD, _MOST_MISSING = 20, 64
-"""Times that what a step lacks is recorded, since nodes may come and go for as long as it waits; things named each time."""
+_MOST_TOLD = 20
+"""Times that what a step lacks is recorded, since nodes may come and go for as long as it waits."""
 _LOOK_SECONDS = 0.5
 """Between two looks at a node that seems to be silent."""
 
@@ -67,7 +67,7 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
         ending.finish(book, round_, job, job.ending)
         return
     if job.deadline_due <= round_.now:
-        ending.begin(book, round_, job, _deadline(job))
+        ending.begin(book, round_, job, ending.deadline(job))
         return
     if job.wall_due <= round_.now:
         ending.begin(book, round_, job, late())
@@ -89,13 +89,6 @@ def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
 
 def _job_of(book: Book, outcome: Outcome) -> LiveJob | None:
     return None if type(outcome) in _OF_NO_JOB else book.jobs.get(getattr(outcome, "job", ""))
-
-
-def _deadline(job: LiveJob) -> Failure:
-    """Says what the job waited for, if it was its turn, or a node that is not there."""
-    missing = tuple(dict.fromkeys(phrase for step in job.steps.values() for phrase in step.missing))
-    waited = f" while it waited for a node; missing: {', '.join(missing)}" if missing else " while it waited for its turn" * job.awaits_turn
-    return Failure(kind=FailureKind.DEADLINE, message="the deadline passed" + waited, missing=missing[:_MOST_MISSING])
 
 
 def flush_claims(book: Book, round_: Round) -> None:
@@ -166,6 +159,7 @@ def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
     job.claim_news.append(event)
     book.claim_news[job.id] = None
     book.claims[outcome.claim] = (job.id, step.id)
+    hedging.on_claim(book, round_, job, step)
     book.lease(step, round_.now, outcome.lease_seconds)
     book.arm(job)
 
@@ -183,6 +177,8 @@ def _on_renewed(book: Book, round_: Round, outcome: ClaimsRenewed) -> None:
     for claim in outcome.claims:
         where = book.claims.get(claim)
         found = book.find(*where) if where else None
+        if found is not None and found[1].former is not None and found[1].former.id == claim:
+            continue  # it runs beside the attempt that stands
         if found is None or found[1].claim is None or found[1].claim.id != claim:
             unknown.append(claim)
             continue
@@ -223,6 +219,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
     job, step = found
     why = driving.unexplained(job, step, outcome.why)
     book.drop_claim(step)
+    hedging.answered(book, round_, job, step, outcome)
     if outcome.answer.served is not None or (step.claim is not None and step.claim.id != outcome.claim):
         book.stop(round_, job, step)
     if not outcome.answer.text.startswith(step.prefix):
@@ -336,6 +333,7 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     if step.claim is not None:
         lost = _lost(book, round_, step, step.claim)
         if lost is None:
+            driving.hedge(book, round_, job, step)
             return
         failure = lost
     elif step.routed is not None:

@@ -19,9 +19,10 @@ from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
 from services.planner.kept import Kept
 from services.planner.round import EndLine, EndTurn, Round, Stop
-from services.planner.state import caching, dates
+from services.planner.state import caching, dates, hedging
 from services.planner.state.cancels import Cancels
 from services.planner.state.funds import Funds
+from services.planner.state.hedging import Hedging
 from services.planner.state.incarnations import Incarnations
 from services.planner.state.kept_ids import KeptIds
 from services.planner.state.live_count import LiveCount
@@ -82,6 +83,7 @@ class Book:
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays, self.ends_at)
         self.runs, self.prices = LastRuns(), Prices()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
+        self.hedging = Hedging(policy.hedge_share, policy.hedge_samples, policy.hedge_least_seconds)
         self.incarnations = Incarnations()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.conversations = Conversations(policy.conversations, self.timers.set)
@@ -169,7 +171,7 @@ class Book:
     def lease(self, step: OpenStep, now: float, seconds: float) -> None:
         """The claim of this step stands for so long, and is looked at when its node may have been silent for too long."""
         step.leased_until = now + seconds
-        step.due_at = now + min(seconds, self.policy.node_lost_seconds)
+        step.due_at = min(now + min(seconds, self.policy.node_lost_seconds), step.hedge_at)
 
     def drop_claim(self, step: OpenStep) -> None:
         """The claim of this step stands no longer."""
@@ -181,6 +183,7 @@ class Book:
 
         A claim that is not yet in history goes there first: a stop may die with this planner, and its successor must know where to send it.
         """
+        hedging.stop_former(self, round_, job, step)
         where = (step.claim.node, step.claim.mailbox) if step.claim else step.routed
         if step.claim is not None:
             self._record_claim(round_, job, step.claim.id)

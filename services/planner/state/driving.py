@@ -7,7 +7,7 @@ from services.planner.job.limits import calls_of, endless, estimate_tokens, near
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Begin, Dispatch, Given, Round
-from services.planner.state import caching, ending, streams, waits
+from services.planner.state import caching, ending, hedging, streams, waits
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
 from services.planner.state.streams import step_of
@@ -235,6 +235,7 @@ def fail_attempt(
     book.emit(round_, job, event)
     if wait is None:
         caching.abandon(round_, step)
+        hedging.stop_former(book, round_, job, step)
         return
     step.due_at = round_.now + wait
     if not streams.ask_position(round_, job, step, book.home, book.policy) and wait <= 0:
@@ -255,6 +256,18 @@ def unexplained(job: LiveJob, step: OpenStep, why: str | None) -> str | None:
     """Why its node was chosen, unless its claim stands in history and says so."""
     step.why, claim = None, step.claim
     return why if claim is None or any(event.claim == claim.id for event in job.claim_news) else None
+
+
+def hedge(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+    """Begin another attempt beside the one that runs, if it is time, and there is room."""
+    failure, former = hedging.due(book, round_, job, step), step.claim
+    step.due_at = min(step.due_at, step.hedge_at)
+    if failure is None or former is None or book.mailboxes is None:
+        return
+    elsewhere = _attempt(book, round_, job, step).changed(avoid=(*step.avoid, former.node))
+    if book.mailboxes.room_elsewhere(elsewhere) and book.hedging.take():
+        fail_attempt(book, round_, job, step, failure, wait=0.0, counted=False)
+        hedging.begun(book, job, step, former)
 
 
 def repeatable(step: OpenStep) -> bool:

@@ -23,6 +23,15 @@ from shared.contracts.outcome import Outcome, StepClaimed, StepFailed, StepRelea
 from shared.contracts.result import Status
 
 _REASON_CHARACTERS = 200
+_MOST_MISSING = 64
+"""Things named that no node has."""
+
+
+def deadline(job: LiveJob) -> Failure:
+    """Says what the job waited for, if it was its turn, or a node that is not there."""
+    missing = tuple(dict.fromkeys(phrase for step in job.steps.values() for phrase in step.missing))
+    waited = f" while it waited for a node; missing: {', '.join(missing)}" if missing else " while it waited for its turn" * job.awaits_turn
+    return Failure(kind=FailureKind.DEADLINE, message="the deadline passed" + waited, missing=missing[:_MOST_MISSING])
 
 
 def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:

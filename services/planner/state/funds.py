@@ -126,6 +126,11 @@ class Funds:
         if len(self._unsaid) > _LATE_CLAIMS:
             self._unsaid.popitem(last=False)
 
+    def expect(self, job: LiveJob, claim: ClaimId) -> None:
+        """Of an attempt that runs beside one that was paid for."""
+        if (tenant := job.accepted.request.tenant) in self.tenants:
+            self._await(claim, tenant, NOTHING)
+
     def late_outcome(self, round_: Round, claim: ClaimId | None, usage: Usage) -> None:
         """Of a job that is over: what it used beyond what was charged is its tenant's, once."""
         if claim is not None and (known := self._unsaid.pop(claim, None)) is not None:

@@ -68,6 +68,11 @@ class Policy:
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     """Of answers that this process has accepted: what its steps are likely to write. No event depends on it."""
     caching: CachePolicy = field(default_factory=CachePolicy)
+    hedge_share: float = 0.05
+    """Of the interactive steps that do not stream at most so many get a second attempt beside a slow one; 0: none does."""
+    hedge_samples: int = 100
+    """So many durations of a capability and model are known before one of it is slow."""
+    hedge_least_seconds: float = 0.5
     followers: int = 16
     """Callers of one live job beyond the first."""
     live_job_bytes: int = 16 * 1024

@@ -23,6 +23,10 @@ class Mailboxes(Protocol):
         """A place for the step, used up by that; None: the routers give it one."""
         ...
 
+    def room_elsewhere(self, step: Step) -> bool:
+        """Whether a node that the step does not avoid has a free slot, and its model in memory."""
+        ...
+
     def digest(self, model: str) -> str | None:
         """Of the model's file, where all nodes that have it say the same, or none says anything (empty); else None."""
         ...

@@ -27,10 +27,13 @@ class TokenBucket:
         self._burst = burst
         self._free_at: float | None = None
 
-    def take(self, now: float) -> float:
-        """Seconds to wait from `now` (monotonic) before making this call; 0 while the burst lasts."""
-        earliest = now - self._burst / self._rate
-        booked = max(self._free_at if self._free_at is not None else earliest, earliest) + 1.0 / self._rate
+    def take(self, now: float, parts: int = 1) -> float:
+        """Seconds to wait from `now` (monotonic) before making this call; 0 while the burst lasts. `parts`: as many share the rate, each
+        with a part of the burst, which is one call at least.
+        """
+        rate = self._rate / parts
+        earliest = now - max(1, self._burst // parts) / rate
+        booked = max(self._free_at if self._free_at is not None else earliest, earliest) + 1.0 / rate
         self._free_at = booked
         return max(0.0, booked - now)
 

@@ -88,6 +88,23 @@ def test_an_avoided_node_is_used_only_when_it_is_the_only_one() -> None:
     assert chosen(choose(step(avoid=("n1",)), both[:1], 0.0)).node == "n1"
 
 
+def test_what_fails_gets_nothing_and_is_not_missing() -> None:
+    """Where a node, or its model, fails: another one that has it; then the fallbacks; then the step waits, and that is said."""
+    failing = MODEL.model_copy(update={"broken": True})
+    works, fails, broken = view(node("n1", models=(MODEL, BIG))), view(node("n2", models=(failing, BIG))), view(node("n3", broken=True))
+    asked = step(model="small:1b")
+    assert chosen(choose(asked, [fails, broken, works], 0.0)).node == "n1"
+    assert missing(choose(asked, [fails], 0.0)) == ("a node that does not fail at small:1b",)
+    assert missing(choose(asked, [broken], 0.0)) == ("a node whose calls do not fail",)
+    fallback = step(model="small:1b", fallback_models=("big:70b",))
+    assert chosen(choose(fallback, [fails, broken], 0.0)).model == "big:70b"
+    assert chosen(choose(fallback, [fails, works], 0.0)).model == "small:1b"
+    assert chosen(choose(step(model="auto"), [fails], 0.0)).model == "big:70b"
+    only = view(node("n4", models=(failing,)))
+    assert missing(choose(step(model="auto"), [only], 0.0)) == ("a node that does not fail at any model",)
+    assert missing(choose(step(model="none:1b"), [only], 0.0)) == ("model none:1b for chat",)
+
+
 def test_a_fallback_model_counts_only_without_the_model_itself() -> None:
     """Order is preference, and a busy model is still there."""
     nodes = [view(node("n1", models=(BIG,)), credit("n1", 0)), view(node("n2"))]

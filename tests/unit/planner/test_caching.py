@@ -201,6 +201,9 @@ class Places:
     def give(self, step: Step) -> Given | None:
         return None
 
+    def room_elsewhere(self, step: Step) -> bool:
+        return False
+
     def digest(self, model: str) -> str | None:
         return self.there
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.http import retry_after
-from services.worker.handlers import LONGEST_PAUSE_SECONDS
+from services.worker.health import LONGEST_PAUSE_SECONDS
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from tests.unit.worker.scripted_backend import ScriptedBackend
@@ -72,10 +72,10 @@ def test_a_pause_is_bounded_and_never_shortened() -> None:
     async def scenario(world: World) -> None:
         async with world.worker(Refusing(FailureKind.OVERLOADED, 86_400.0)) as running:
             await refused(world)
-            desk = running.service.attempts
-            assert LONGEST_PAUSE_SECONDS - 5.0 < desk.pause_seconds() <= LONGEST_PAUSE_SECONDS
-            desk._pause(1.0)
-            assert desk.pause_seconds() > 1.0
+            health = running.service.attempts.health
+            assert LONGEST_PAUSE_SECONDS - 5.0 < health.pause_seconds <= LONGEST_PAUSE_SECONDS
+            health.pause(1.0)
+            assert health.pause_seconds > 1.0
 
     play(scenario)
 
@@ -86,9 +86,9 @@ def test_a_full_endpoint_that_says_nothing_is_left_alone_shortly() -> None:
     async def scenario(world: World) -> None:
         async with world.worker(Refusing(FailureKind.OVERLOADED, None)) as running:
             await refused(world)
-            assert 0 < running.service.attempts.pause_seconds() <= 1.0
+            assert 0 < running.service.attempts.health.pause_seconds <= 1.0
         async with world.worker(Refusing(FailureKind.MODEL_ERROR, None), node="other", process="other") as running:
-            assert running.service.attempts.pause_seconds() == 0.0
+            assert running.service.attempts.health.pause_seconds == 0.0
 
     play(scenario)
 

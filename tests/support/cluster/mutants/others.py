@@ -13,6 +13,7 @@ from services.planner.intake.refusals import Refusals
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
 from services.worker.handlers import AttemptManager
+from services.worker.health import Health
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.slots import Slots
@@ -172,7 +173,7 @@ def _a_home_for_each_odd_outcome(patching: Patching) -> None:
 
 MUTANTS: dict[str, dict[str, Any]] = {
     "a pause that was asked for is ignored": {
-        "patch": lambda patching: patching.setattr(AttemptManager, "_pause", lambda *_: None),
+        "patch": lambda patching: patching.setattr(Health, "pause", lambda *_: None),
         "breaks": "who asks to be left alone is",
         "mix": FaultMix(model_error=0.5, retry_after_seconds=8, **SMALL),
     },
