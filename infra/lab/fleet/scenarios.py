@@ -124,6 +124,24 @@ def death(policy: str, seed: int) -> Figures:
     }
 
 
+FAILS_AT, MENDS_AT = 62.0, 242.0
+"""By the timeline, which begins two seconds before the first arrival."""
+
+
+def fails_fast(policy: str, seed: int) -> Figures:
+    """One of four machines fails each call within a hundredth of a second for three minutes, at 60 % load of all."""
+    fleet = machines((4,) * 4, ["m"], slots=4)
+    changes = (Change(at_seconds=FAILS_AT, what="fails", seconds=0.01), Change(at_seconds=MENDS_AT, what="mends"))
+    bad = fleet.nodes[0].model_copy(update={"changes": changes})
+    fleet = fleet.model_copy(update={"nodes": (bad, *fleet.nodes[1:])})
+    arrivals = at_load(stretch(seed, 3_000), lambda one: seconds_alone(one, writers=4**0.7) / 16, 0.6)
+    requests = [Request(one.at, one.prompt, one.output, "m") for one in arrivals]
+    played = Play(fleet, requests, policy=policy, seed=seed).run()
+    met = sum(FAILS_AT <= at < MENDS_AT for at in played.workers[0].taken)
+    after = sum(at >= MENDS_AT + NOTICED for at in played.workers[0].taken)
+    return {"failed": float(played.failed), "steps it was given meanwhile": float(met), "and 30 s after it mends": float(after)}
+
+
 def told(played: Played) -> Figures:
     """What people feel, what the machines did, and how well it was foreseen."""
     first = [one.first_seconds for one in played.told]
@@ -149,4 +167,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     "one_place": one_place,
     "peer": peer,
     "death": death,
+    "fails_fast": fails_fast,
 }

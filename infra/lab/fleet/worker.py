@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from infra.lab.fleet.machine import Call, Machine
 from infra.lab.fleet.timeline import Timeline
 from infra.lab.simulators.ollama.parameters import Parameters
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
+from services.worker.breakers import NODE, BreakerPolicy, Breakers, Called
 from services.worker.credits import share
 from services.worker.inbox import Inbox
 from services.worker.registration import signature
@@ -19,6 +21,7 @@ from services.worker.slots import Slots
 from services.worker.speeds import Speeds
 from shared.contracts.chat import Answer
 from shared.contracts.credits import Credits
+from shared.contracts.failure import FailureKind
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.outcome import claim_id
 from shared.contracts.step import Step
@@ -76,6 +79,9 @@ class Worker:
         self._told: Node | None = None
         self._boot = 0
         self.there = self.reachable = True
+        self.breakers = Breakers(BreakerPolicy())
+        self.taken: list[float] = []
+        """When each step was read."""
 
     # What it is given
 
@@ -85,6 +91,7 @@ class Worker:
             self._timeline.after(10.0, lambda: given.ended(given.step, None))
             return
         self.reads = offset + 1
+        self.taken.append(self._timeline.now)
         self._claims += 1
         attempt = Attempt(given.step, claim_id(self.name, self._boot, self._claims), None, self._timeline.now)
         self._waits[attempt] = given
@@ -126,6 +133,8 @@ class Worker:
         given.ended(attempt.step, call)
         if call.failed and not self.machine.alive and self.reachable:
             self._unreachable()
+        else:
+            self._judge(attempt, call)
         self._start_waiting()
         self.announce()
 
@@ -180,7 +189,26 @@ class Worker:
             self._tell_node(node)
 
     def _places(self, now: float) -> int:
-        return self.slots.places(now, len(self.inbox)) if self.reachable else 0
+        return self.breakers.places(self.slots.places(now, len(self.inbox))) if self.reachable else 0
+
+    def _judge(self, attempt: Attempt, call: Call) -> None:
+        """As `services.worker.health` does; a probe asks the machine itself, as it would be asked by one token."""
+        now, before = self._timeline.now, self.breakers.shut
+        said = Called(attempt.step.id, now - call.asked_at, int(call.output - call.left) if call.first_at else 0)
+        if call.failed:
+            self.breakers.failed(attempt.claim, call.model, FailureKind.MODEL_ERROR, said, now)
+        else:
+            self.breakers.succeeded(attempt.claim, call.model, said, now)
+        if self.breakers.shut - before:
+            self._probe()
+
+    def _probe(self) -> None:
+        now = self._timeline.now
+        for name in self.breakers.due(now):
+            self.breakers.probed(name, self.machine.fails_after is None, now, called=True)
+        self.announce()
+        if (seconds := self.breakers.due_in(now)) < inf:
+            self._timeline.after(max(0.001, seconds), self._probe)
 
     def _unreachable(self) -> None:
         """A call found nobody: nothing is offered until a probe does."""
@@ -229,7 +257,8 @@ class Worker:
             simulated=True,
             slots=self.slots.total,
             most_models=self._parameters.max_loaded_models,
-            models=tuple(self.speeds.attach(model) for model in models),
+            models=tuple(self.speeds.attach(model).model_copy(update={"broken": model.name in self.breakers.shut}) for model in models),
+            broken=NODE in self.breakers.shut,
             at=0.0,
         )
 
