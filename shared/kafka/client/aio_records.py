@@ -197,6 +197,8 @@ class RecordBatch:
         wanted = self.base_offset
         try:
             for record in batch:
+                if not wanted <= record.offset < self.next_offset:
+                    raise CorruptRecordException
                 yield record
                 wanted = record.offset + 1
         except Exception:  # whatever the client makes of foreign bytes; what is wrong is found out below
@@ -252,7 +254,11 @@ class RecordBatch:
                 return
             try:
                 record = _record(head, body[begin:at])
+                if record.offset >= self.next_offset:
+                    raise ValueError
             except (IndexError, ValueError):
+                if wanted >= self.next_offset:
+                    return
                 yield RecordFault(wanted, wanted, "the record's structure is wrong")
                 wanted += 1
                 continue

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import codec as codecs
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.kafka.client.aio_fetch import take
@@ -137,6 +137,7 @@ def test_a_batch_that_says_it_has_more_than_it_holds_is_told() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(16, 400), st.integers(0, 255)), max_size=8), st.booleans(), st.sampled_from([0, 1, 2, 3, 4]))
+@example([(103, 128)], True, 0)  # a record that says an offset behind its batch's last one
 def test_no_bytes_whatever_end_a_reader(changes: Sequence[tuple[int, int]], checked: bool, codec: int) -> None:
     """Anything but a batch's place and length may be changed; offsets never go back, and what lies behind is read."""
     raw = batch([b"a", b"bb", None], base=3, codec=codec, headers=[(NAME, b"1"), ("q", None)])
