@@ -10,8 +10,8 @@ import asyncio
 
 from infra.lab.walk import walk
 
-FUNCTIONS, FILES, CHANGES = 627, 144, 434
-"""As counted (decisions 0026, 0061), with room for what varies from run to run. Lower them when they have become lower."""
+FUNCTIONS, FILES, CHANGES = 662, 153, 454
+"""As counted (decisions 0026, 0061, 0062), with room for what varies from run to run. Lower them when they have become lower."""
 
 
 def test_the_way_of_a_job_does_not_grow() -> None:
