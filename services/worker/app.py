@@ -61,7 +61,7 @@ class WorkerService:
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots, health), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
         self.attempts.chores.ended = self.registration.look
-        self.registration.may_warm = lambda: not self.attempts.closings
+        self.registration.may_warm, self.registration.warm_refused = self._is_idle, health.pause
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
@@ -94,6 +94,10 @@ class WorkerService:
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
+
+    def _is_idle(self) -> bool:
+        health, attempts = self.attempts.health, self.attempts
+        return not (attempts.closings or health.pause_seconds or health.breakers.shut or len(attempts.leases))
 
     def _reasons(self) -> Iterator[str]:
         if self.reader.waits_for:

@@ -84,6 +84,8 @@ class Registration:
         self._asked, self._warm = WarmModels(), getattr(backend, "warm", None) if here.settings.warms else None
         self.may_warm: Callable[[], bool] = lambda: True
         """Whether a model may be loaded that nobody waits for."""
+        self.warm_refused: Callable[[float], None] = lambda _: None
+        """The endpoint wants so many seconds of quiet instead."""
         self._why = ""
         """The endpoint is not to be had, for people."""
 
@@ -143,7 +145,7 @@ class Registration:
         if self._warm is not None and self.may_warm() and not self.resident:
             model = self._asked.likely([known.name for known in chosen], self._clock.wall())
             if model is not None:
-                self._warm(model)
+                self._warm(model, self.warm_refused)
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
         """Those that the settings name, however they spell them; all where they name none."""

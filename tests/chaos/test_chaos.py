@@ -29,6 +29,8 @@ from tests.support.native import missing
 pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(900)]
 
 JOBS = 5_000
+OF_MORE = {FaultKind.BROKER_RESTART, FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED, FaultKind.UPGRADE}
+"""What needs several brokers, or every process replaced in turn: `make chaos` with BROKERS=3, FAULTS=upgrade."""
 SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))
 
 
@@ -47,6 +49,6 @@ def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
     print("\n".join(report.lines(report.document(machine.facts(), options, outcome))))  # noqa: T201
     assert not outcome.wrong
     assert outcome.ledger.count >= JOBS
-    assert {one.fault.kind for one in outcome.struck} == set(FaultKind)
+    assert {one.fault.kind for one in outcome.struck} == set(FaultKind) - OF_MORE
     assert outcome.report.counts.epochs > 6, "no planner ever took a partition over"
     shutil.rmtree(directory, ignore_errors=True)

@@ -180,8 +180,8 @@ async def test_models_are_unloaded_so_that_the_memory_is_the_owners(backend: Oll
     """A chat model and an embedder, by the same call; both stay on disk."""
     await complete(backend, chat(options=Options(max_tokens=3)), "tiny")
     await complete(backend, chat(operation=Operation.EMBED, texts=("a cat",), messages=()), "all-minilm")
-    loaded = [model.name for model in await backend.models() if model.resident]
-    assert len(loaded) == 2
+    loaded = [model.name for model in await backend.models() if model.resident]  # and what other tests have left there
+    assert {"tiny:latest", "all-minilm:latest"} <= set(loaded)
     for model in loaded:
         await backend.unload(model)
     for _ in range(50):

@@ -49,7 +49,7 @@ def simulated(seed: int, mix: FaultMix | None = None) -> tuple[Report, dict[str,
 
 def test_slow_attempts_get_a_second_one() -> None:
     """A share of calls says nothing for a minute: some of their steps are answered by the attempt beside."""
-    report, counted = simulated(1, SLOW_NODE)
+    report, counted = simulated(3, SLOW_NODE)
     assert not report.violations, report.text("")
     assert counted["begun"] >= 3
     assert counted["won"] >= 2

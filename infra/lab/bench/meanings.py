@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -144,13 +144,14 @@ def components(directory: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def semantic_cluster(servers: str, redis: str, ollama: str) -> Iterator[LocalCluster]:
-    """A simulated node for chats, the Ollama for embeddings, one cache that asks it."""
+def semantic_cluster(servers: str, redis: str, ollama: str, more: Mapping[str, str] | None = None) -> Iterator[LocalCluster]:
+    """A simulated node for chats, the Ollama for embeddings, one cache that asks it. `more`: of the environment."""
     environment = {
         "TUTTI_CACHE__STORE": redis,
         "TUTTI_CACHE__EMBEDDER": "cluster",
         "TUTTI_CACHE__EMBEDDER_MODEL": EMBEDDER,
         "TUTTI_CACHE__SHADOW_SHARE": "0",
+        **(more or {}),
     }
     nodes: tuple[dict[str, str], ...] = ({}, {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": ollama})
     simulator = ("--profile", "instant", "--models", "small:1")

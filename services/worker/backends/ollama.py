@@ -6,7 +6,7 @@ after status 200 is a failure, and so is a stream that ends without `done`. Dura
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -100,9 +100,9 @@ class OllamaBackend:
         self._tasks.restore(found)
         return found
 
-    def warm(self, model: str) -> None:
-        """Into memory, without a question, soon."""
-        self._tasks.warm(model)
+    def warm(self, model: str, refused: Callable[[float], None]) -> None:
+        """Into memory, without a question, soon. `refused`: the server asks for so many seconds of quiet."""
+        self._tasks.warm(model, refused)
 
     async def unload(self, model: str) -> None:
         """Out of memory when its last call ends; what is pinned comes back with the next call. Raises ModelCallFailed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,17 +54,19 @@ class OllamaTasks:
         if wanted and not busy and not any(model.resident for model in models):
             self._restoring = asyncio.get_running_loop().create_task(self._restored(wanted))
 
-    def warm(self, model: str) -> None:
-        """Load it, unless nothing is to come back before it is asked for."""
+    def warm(self, model: str, refused: Callable[[float], None]) -> None:
+        """Load it, unless nothing is to come back before it is asked for. `refused`: the server asks for so many seconds of quiet."""
         if not self.rests and (self._restoring is None or self._restoring.done()):
-            self._restoring = asyncio.get_running_loop().create_task(self._restored([model]))
+            self._restoring = asyncio.get_running_loop().create_task(self._restored([model], refused))
 
-    async def _restored(self, wanted: Sequence[str]) -> None:
+    async def _restored(self, wanted: Sequence[str], refused: Callable[[float], None] = lambda _: None) -> None:
         try:
             for model in wanted:
                 await self._load(model, None)
         except ModelCallFailed as error:
             self.rests = True
+            if error.retry_after_seconds:
+                refused(error.retry_after_seconds)
             log.warning("model_not_loaded", reason=error.kind.value)
 
     def close(self) -> None:

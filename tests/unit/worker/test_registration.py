@@ -22,7 +22,7 @@ class Endpoint(InProcessBackend):
         super().__init__(("a", "b", "c"))
         self.loaded, self.warmed = {"a"}, list[str]()
 
-    def warm(self, model: str) -> None:
+    def warm(self, model: str, _: object) -> None:
         self.warmed.append(model)
 
     async def models(self) -> tuple[NodeModel, ...]:

@@ -88,8 +88,9 @@ def _answered(world: World, step: _Step, written: Written, *, stream: bool) -> I
     sources = [w.value for w in outcomes if isinstance(w.value, StepSucceeded) and w.value.answer == event.answer and w.at <= written.at]
     if not sources:
         yield Violation(LAW, f"the answer of {name} is no outcome's", job)
+    sent = world.history.work_of.get((event.step, event.attempt), ())
+    stream = stream and (not sent or any(w.value.stream for w in sent))  # of a chain only the last step streams
     if event.answer.served is not None:
-        sent = world.history.work_of.get((event.step, event.attempt), ())
         if step.claim is not None and any(w.value.stream for w in sent):
             yield Violation("streams go on from one attempt", f"{name} was served although it had been claimed", job)
         return

@@ -81,8 +81,8 @@ def hits(world: World) -> int:
 
 
 def one_leads(world: World) -> Iterator[Violation]:
-    """Where nothing fails: of equal steps of a tenant none is told to go ahead while one that is not of a lower class is at it, and none to
-    wait for one that is.
+    """Where nothing fails: of equal steps of a tenant none is told to go ahead while the newest leader, not of a lower class, is at it, and
+    none to wait for one that is. A leader that a higher class has passed is known no more.
     """
     leads: dict[tuple[str, str], list[tuple[float, CacheLookup]]] = defaultdict(list)
     ended = {written.value.step: written.at for written in reversed(world.history.fills)}
@@ -93,7 +93,9 @@ def one_leads(world: World) -> Iterator[Violation]:
         asked = world.history.looked_up[said.step]
         lookup, others = asked.value, leads[asked.value.key, asked.value.tenant]
         at_it = [
-            (at, one) for at, one in others if asked.at < ended.get(one.step, inf) and written.at - at < settings.cache().flight_seconds
+            (at, one)
+            for at, one in others[-1:]
+            if asked.at < ended.get(one.step, inf) and written.at - at < settings.cache().flight_seconds
         ]
         if said.follow_seconds is None:
             if any(_rank(lookup) >= _rank(leader) for _, leader in at_it):
