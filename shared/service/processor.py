@@ -50,7 +50,8 @@ class Processor:
         self.waits_for: str | None = "no answer from Kafka yet"
         """Of a service that is not connected: for people."""
         self._opened: list[Closable] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """In the order in which they began, so that they end in one order too: a set's differs from run to run."""
         self._ended = asyncio.Event()
         self._error: BaseException | None = None
         self._orderly = True
@@ -75,7 +76,7 @@ class Processor:
     def begin(self, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The same for one, whose task is of interest."""
         task = asyncio.create_task(part, name=part.__qualname__)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._on_end)
         return task
 
@@ -110,7 +111,7 @@ class Processor:
         self.waits_for = None
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._orderly = False
             self._error = self._error or error
