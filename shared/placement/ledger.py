@@ -15,8 +15,8 @@ from shared.contracts.credits import Credits
 from shared.placement.demand import MOST_TOKENS
 from shared.topics import model_for
 
-LEFT_OUT_SECONDS = 60.0
-"""A model that no record names for so long is in memory no more."""
+LEFT_OUT_SECONDS = 3.0
+"""A model that no record names for so long is in memory no more: its turn begins anew when it comes back."""
 
 
 class NodeCredit:
