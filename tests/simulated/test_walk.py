@@ -10,7 +10,7 @@ import asyncio
 
 from infra.lab.walk import walk
 
-FUNCTIONS, FILES, CHANGES = 662, 153, 454
+FUNCTIONS, FILES, CHANGES = 672, 156, 464
 """As counted (decisions 0026, 0061, 0062), with room for what varies from run to run. Lower them when they have become lower."""
 
 
