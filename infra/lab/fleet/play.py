@@ -131,7 +131,7 @@ class Play:
         told = self._by_id[step.id]
         told.attempts += 1
         there = [router for router in self.routers if router.there]
-        router = there[hash(step.id) % len(there)] if len(there) > 1 else there[0]
+        router = there[int(step.id[:8], 16) % len(there)]
         self._timeline.after(self._fleet.hop_seconds, lambda: router.read(step))
 
     def _deliver(self, router: Router, placed: Placed) -> int:
