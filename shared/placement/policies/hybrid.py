@@ -64,7 +64,7 @@ def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen
     """A model that is put out of memory will have to be loaded again, as surely as it is in demand; until it had its time it stays."""
     account = candidate.account
     if not candidate.crowded:
-        return seen
+        return seen._replace(cost=seen.cost - seen.load + seen.load / (1.0 + moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS))
     load, left, heat = candidate.load_seconds, 0.0, 1.0
     for model in account.resident:
         if model in moment.wanted:
