@@ -52,7 +52,9 @@ def hardware_of(parameters: Parameters) -> Hardware:
     """As a worker finds it: by the makers' figure of its memory's bandwidth, of which calls reach a part."""
     vram = int(parameters.vram_gb * GIGABYTE)
     written = max((model.decode_tokens_per_second or 0.0) * model.size_gb for model in parameters.models)
-    return Hardware(vram_bytes=vram, ram_bytes=int(parameters.ram_gb * GIGABYTE), bandwidth=written / (GPU_REACHES if vram else CPU_REACHES))
+    return Hardware(
+        vram_bytes=vram, ram_bytes=int(parameters.ram_gb * GIGABYTE), bandwidth=written / (GPU_REACHES if vram else CPU_REACHES)
+    )
 
 
 class Worker:
