@@ -18,14 +18,15 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from random import Random
-from statistics import median
 
 import aiohttp
 import click
 import httpx
 
-from infra.lab.bench.figures import Figures, percentile
+from infra.lab.bench import machine
+from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of, percentile
 from infra.lab.bench.local import local_cluster, started_broker
+from infra.lab.bench.outcome import Outcome
 from infra.lab.fleet.herd import herd
 from infra.lab.fleet.scenarios import beside
 from infra.lab.fleet.spec import Change, Fleet, Request, fleet_options, requests
@@ -44,6 +45,14 @@ SETTLE_SECONDS = 15.0
 """After a server came back, until everybody has heard of it."""
 _WORDS = "the and was for are not job".split()  # noqa: SIM905  (a token each, of simulated servers, and of `make ollama`'s tiny models)
 _IN_REAL_TIME = ("dies", "returns", "fails", "mends")
+
+
+_COMPARED = ("loads", "first p50, s", "first p95, s", "makespan, s")
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    Budget("requests failed or cut", "", most_of("tutti/failed or cut"), at_most=0),
+    Budget("the same while one dies", "", most_of("tutti/one dies/failed or cut"), at_most=0),
+    *(Budget(f"to strict herd: {figure}", "x", median_of(f"to strict herd: {figure}, x"), at_most=1.0) for figure in _COMPARED),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +214,7 @@ def main(
     json_file: Path | None,
 ) -> None:
     """tutti, and a peer where one is named, before simulated Ollama servers in real time: the peer's scenario, or a fleet of yours."""
-    clock, runs = SystemClock(), dict[str, list[Figures]]()
+    clock, facts, runs = SystemClock(), machine.facts(), list[dict[str, float]]()
     fleet = beside(0)[0] if fleet_file is None else Fleet.read(fleet_file)
     if odd := {change.what for spec in fleet.nodes for change in spec.changes} - {*_IN_REAL_TIME}:
         raise click.UsageError(f"only in virtual time: {', '.join(sorted(odd))}")
@@ -224,16 +233,17 @@ def main(
         for seed in range(repeats + (kill is not None)):
             asked = beside(seed)[1] if fleet_file is None else requests(trace, fleet, seed, most=rows, faster=faster)
             killed = seed == repeats
+            runs += [] if killed else [{}]
             for name, url in urls.items():
-                found = asyncio.run(play(url, asked, dying(fleet, kill or 0.0) if killed else fleet, own[name], clock=clock, key=str(seed)))
-                if not killed:
-                    runs.setdefault(name, []).append(found)
+                at = dying(fleet, kill or 0.0) if killed else fleet
+                found = asyncio.run(play(url, asked, at, own[name], clock=clock, key=str(seed)))
+                runs[-1] |= {f"{name}/{'one dies/' * killed}{figure}": value for figure, value in found.items()}
                 click.echo(f"{name:<14}" + ", ".join(f"{figure} {value:.2f}" for figure, value in found.items()) + " (one died)" * killed)
                 _mend(own[name], clock)
-    for name, all_ in runs.items():
-        click.echo(f"{name:<14}medians: " + ", ".join(f"{figure} {median(run[figure] for run in all_):.2f}" for figure in all_[0]))
-    if json_file is not None:
-        json_file.write_text(json.dumps(runs, indent=1))
+    for run in runs if programs else ():
+        run |= {f"to strict herd: {figure}, x": run[f"tutti/{figure}"] / run[f"herd, strict/{figure}"] for figure in _COMPARED}
+    said, options = "servers are simulated; gateways are real", {"fleet": "peer" if fleet_file is None else fleet_file.stem}
+    Outcome("fleet-live", said, facts, options, runs, BUDGETS).end(json_file)
 
 
 def _mend(servers: Mapping[str, Server], clock: Clock) -> None:
