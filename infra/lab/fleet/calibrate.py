@@ -142,7 +142,7 @@ def drawn(spec: NodeSpec, seed: int, count: int, load: float) -> list[Request]:
     for _ in range(count):
         prompt, output = random.randint(*PROMPTS), random.randint(*OUTPUTS)
         alone = prompt / (model.prefill_tokens_per_second or inf) + output / (model.decode_tokens_per_second or inf)
-        found.append(Request(at, prompt, output, random.choices([f"{name}:latest" for name in MODELS], (2, 1))[0]))
+        found.append(Request(at, prompt, output, random.choices([f"{name}:latest" for name in MODELS], (2, 1))[0], limit=output))
         at += random.expovariate(load * spec.slots ** (1 - spec.machine().decode_sharing) / alone)
     return found
 

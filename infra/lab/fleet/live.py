@@ -44,6 +44,8 @@ PATIENCE_SECONDS = 300.0
 SETTLE_SECONDS = 15.0
 """After a server came back, until everybody has heard of it."""
 _WORDS = "the and was for are not job".split()  # noqa: SIM905  (a token each, of simulated servers, and of `make ollama`'s tiny models)
+LONG = 16_384
+"""Words of an answer that a trace's row cuts, unless the fleet's file says how long they are."""
 _IN_REAL_TIME = ("dies", "returns", "fails", "mends")
 
 
@@ -92,7 +94,8 @@ def simulated(fleet: Fleet, home: StackHome) -> Iterator[dict[str, Server]]:
         for name, spec in fleet.each():
             [port] = free_ports(1)
             parameters = home.directory("data") / f"{name}.json"
-            parameters.write_text(spec.machine().model_dump_json())
+            node = spec.machine() if "answer_tokens" in spec.parameters else spec.machine().with_(answer_tokens=(LONG, LONG))
+            parameters.write_text(node.model_dump_json())
             command = (sys.executable, "-m", "infra.lab.simulators.ollama", "--port", str(port), "--parameters", str(parameters))
             daemon = Daemon(name, command, home.pid_file(name), home.log(name), {"PYTHONPATH": str(REPOSITORY)}, dies_with_parent=True)
             servers[name] = Server(daemon, f"http://127.0.0.1:{port}")
@@ -119,7 +122,7 @@ async def ask(session: aiohttp.ClientSession, url: str, request: Request, clock:
     """Streamed, by Ollama's API. `key`: of the prompt, which begins like no other's."""
     asked, first, line = clock.monotonic(), inf, b""
     said = [{"role": "user", "content": " ".join(Random(key).choices(_WORDS, k=request.prompt))}]
-    body = {"model": request.model, "messages": said, "options": {"num_predict": request.output}}
+    body = {"model": request.model, "messages": said, "options": {"num_predict": request.limit or request.output}}
     try:
         async with session.post(f"{url}/api/chat", json=body) as response:
             async for line in response.content:

@@ -20,6 +20,7 @@ from shared.contracts.chat import Options
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node
 from shared.contracts.step import Step
+from shared.estimates import ANSWER_TOKENS
 from shared.topics import Topics
 
 RETRY_SECONDS = 0.2
@@ -118,11 +119,11 @@ class Play:
             job=f"j{number}",
             id=blake2b(str(number).encode(), digest_size=16).hexdigest(),
             home=number % 6,
-            tenant=request.tenant,
+            tenant="default",
             model=request.model,
             priority_class=request.priority_class,
-            options=Options(),
-            estimated_tokens=estimate + 256,
+            options=Options(max_tokens=request.limit),
+            estimated_tokens=estimate + (request.limit or ANSWER_TOKENS),
         )
         self._by_id[step.id] = told
         self._send(step)

@@ -90,12 +90,15 @@ def one_place(policy: str, seed: int) -> Figures:
 
 def beside(seed: int) -> tuple[Fleet, list[Request]]:
     """200 requests for 3 models on 3 machines 1:2:4 with one place each: also played in real time, beside a peer (`live`)."""
-    random, at, requests = Random(seed), 0.0, list[Request]()
+    random, random_ends, at, requests = Random(seed), Random(f"{seed}-ends"), 0.0, list[Request]()
+    fleet = Fleet.read(PEER)
+    ends = fleet.nodes[0].machine().answer_tokens
     for _ in range(200):
         at += random.expovariate(200 / 28)
         asked = random.choices("abc", (3, 2, 1))[0]
-        requests.append(Request(at, random.randint(20, 120), random.randint(24, 64), asked))
-    return Fleet.read(PEER), requests
+        prompt, limit = random.randint(20, 120), random.randint(24, 64)
+        requests.append(Request(at, prompt, min(limit, random_ends.randint(*ends)), asked, limit=limit))
+    return fleet, requests
 
 
 def peer(policy: str, seed: int) -> Figures:

@@ -92,7 +92,8 @@ class Request:
     output: int
     model: str = "llama3.2:1b"
     priority_class: PriorityClass = PriorityClass.INTERACTIVE
-    tenant: str = "default"
+    limit: int | None = None
+    """Tokens of an answer that its caller allows, which the router is told."""
 
 
 class Arrival(NamedTuple):
