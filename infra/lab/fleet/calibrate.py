@@ -40,7 +40,7 @@ from shared.clock import Clock, SystemClock
 MODELS = ("first", "second")
 REPEATS = 40
 """Of the tiny model's blocks: some 100 tokens a second."""
-PROMPTS, OUTPUTS = (50, 500), (30, 120)
+PROMPTS, OUTPUTS, SHORT = (50, 500), (30, 120), 8
 """Tokens of the trace, least and most; what is measured is measured there, since a token costs more the more stands before it."""
 WITHIN = 0.2
 _MODELFILE = 'FROM {file}\nTEMPLATE "{{{{ .Prompt }}}}"\nPARAMETER num_thread 1\n'
@@ -81,8 +81,8 @@ class Measuring:
 
     async def load(self) -> float:
         """Seconds that a first token comes later where its model must be brought in."""
-        cold = [(await self.call(MODELS[n % 2], 8, 2)).first for n in range(8)][2:]
-        return median(cold) - median([(await self.call(MODELS[1], 8, 2)).first for _ in range(5)])
+        cold = [(await self.call(MODELS[n % 2], SHORT, 2)).first for n in range(8)][2:]
+        return median(cold) - median([(await self.call(MODELS[1], SHORT, 2)).first for _ in range(5)])
 
     async def read(self, model: str) -> float:
         """Tokens a second of prompts."""
@@ -90,20 +90,18 @@ class Measuring:
         seconds = median(one.first for one in long) - median(one.first for one in short)
         return (median(one.read for one in long) - median(one.read for one in short)) / seconds
 
-    async def token(self, model: str, beside: int) -> float:
-        """Seconds of a written token, of each of so many calls at once."""
-        found = [
-            one
-            for _ in range(3)
-            for one in await asyncio.gather(*(self.call(model, _middle(PROMPTS), _middle(OUTPUTS)) for _ in range(beside)))
-        ]
+    async def token(self, model: str, prompt: int, beside: int) -> float:
+        """Seconds of a token written behind such a prompt, of each of so many calls at once."""
+        found = []
+        for _ in range(5):
+            found += await asyncio.gather(*(self.call(model, prompt, _middle(OUTPUTS)) for _ in range(beside)))
         return median((one.end - one.first) / (one.written - 1) for one in found)
 
     async def disturbed(self, model: str, token: float, read: float) -> float:
         """Share of its pace that a call loses while another one's prompt is read."""
         found = []
         for _ in range(5):
-            writing, reading = await asyncio.gather(self.call(model, 8, OUTPUTS[1]), self.call(model, PROMPTS[1], 2))
+            writing, reading = await asyncio.gather(self.call(model, SHORT, OUTPUTS[1]), self.call(model, PROMPTS[1], 2))
             late = (writing.end - writing.first) - token * (writing.written + reading.written - 2)
             found.append(late / (reading.read / read))
         return min(0.99, max(0.0, median(found)))
@@ -118,9 +116,10 @@ async def measured(url: str, slots: int, clock: Clock) -> NodeSpec:
     async with aiohttp.ClientSession() as session:
         at = Measuring(session, url, clock)
         load = await at.load()
-        read, token = await at.read(MODELS[0]), await at.token(MODELS[0], 1)
-        sharing = [log(await at.token(MODELS[0], beside) / token) / log(beside) for beside in range(2, slots + 1)]
-        disturbed = await at.disturbed(MODELS[0], token, read) if slots > 1 else 0.0
+        read, token = await at.read(MODELS[0]), await at.token(MODELS[0], _middle(PROMPTS), 1)
+        alone = await at.token(MODELS[0], SHORT, 1)  # behind long prompts, what several write would be mixed with what they read
+        sharing = [log(await at.token(MODELS[0], SHORT, beside) / alone) / log(beside) for beside in range(2, slots + 1)]
+        disturbed = await at.disturbed(MODELS[0], alone, read) if slots > 1 else 0.0
     speeds = {"prefill_tokens_per_second": round(read, 1), "decode_tokens_per_second": round(1.0 / token, 1)}
     parameters = {
         "models": [{"name": f"{name}:latest", "size_gb": 0.04, **speeds} for name in MODELS],
@@ -174,8 +173,8 @@ BUDGETS: tuple[Budget[Spreads], ...] = (
 
 @click.command(context_settings={"show_default": True})
 @click.option("--slots", type=click.IntRange(1, 8), default=2, help="OLLAMA_NUM_PARALLEL.")
-@click.option("--requests", "count", type=click.IntRange(10, 10_000), default=60, help="Of the trace.")
-@click.option("--load", type=click.FloatRange(0, 1, min_open=True), default=0.6, help="Share of what the server can do, without its loads.")
+@click.option("--requests", "count", type=click.IntRange(10, 10_000), default=40, help="Of the trace.")
+@click.option("--load", type=click.FloatRange(0, 1, min_open=True), default=0.4, help="Share of what the server can do, without its loads.")
 @click.option("--repeats", type=click.IntRange(1, 20), default=3, help="Seeds.")
 @click.option("--spec", type=click.Path(path_type=Path), help="Write the server here, as a fleet of one node.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
