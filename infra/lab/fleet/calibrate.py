@@ -1,6 +1,8 @@
 """`python -m infra.lab.fleet.calibrate`: is the simulated machine like a real one? Measures a real Ollama, writes it down as a node of a
 fleet (YAML), plays one trace on both, each behind tutti, and compares what was predicted with what came.
 
+A machine that others use is never twice the same, so it is measured before and after each trace, and the mean is taken.
+
 The Ollama is that of `make ollama`, with one model in memory and two of random weights, made here: as slow as models that people use, and
 their texts end where they are cut, so that both sides write as much.
 """
@@ -17,6 +19,7 @@ from math import inf, log
 from pathlib import Path
 from random import Random
 from statistics import fmean, median
+from typing import NamedTuple
 
 import aiohttp
 import click
@@ -111,24 +114,39 @@ def _middle(bounds: tuple[int, int]) -> int:
     return sum(bounds) // 2
 
 
-async def measured(url: str, slots: int, clock: Clock) -> NodeSpec:
-    """The server at `url` as a node of a fleet."""
+class Measured(NamedTuple):
+    """Of a server: seconds of a load, of a token read, of a token written; how two calls share it, and what reading costs who writes."""
+
+    load: float
+    read: float
+    token: float
+    sharing: float
+    disturbed: float
+
+
+async def measured(url: str, slots: int, clock: Clock) -> Measured:
+    """The server at `url`, now."""
     async with aiohttp.ClientSession() as session:
         at = Measuring(session, url, clock)
-        load = await at.load()
-        read, token = await at.read(MODELS[0]), await at.token(MODELS[0], _middle(PROMPTS), 1)
-        alone = await at.token(MODELS[0], SHORT, 1)  # behind long prompts, what several write would be mixed with what they read
-        sharing = [log(await at.token(MODELS[0], SHORT, beside) / alone) / log(beside) for beside in range(2, slots + 1)]
-        disturbed = await at.disturbed(MODELS[0], alone, read) if slots > 1 else 0.0
-    speeds = {"prefill_tokens_per_second": round(read, 1), "decode_tokens_per_second": round(1.0 / token, 1)}
+        load, read = await at.load(), 1.0 / await at.read(MODELS[0])
+        token, alone = await at.token(MODELS[0], _middle(PROMPTS), 1), await at.token(MODELS[0], SHORT, 1)
+        # behind long prompts, what several write would be mixed with what they read
+        shared = [log(await at.token(MODELS[0], SHORT, beside) / alone) / log(beside) for beside in range(2, slots + 1)]
+        disturbed = await at.disturbed(MODELS[0], alone, 1.0 / read) if slots > 1 else 0.0
+    return Measured(load, read, token, min(1.0, max(0.0, fmean(shared or [0.0]))), disturbed)
+
+
+def node_of(found: Measured, slots: int) -> NodeSpec:
+    """As a fleet's file has it."""
+    speeds = {"prefill_tokens_per_second": round(1.0 / found.read, 1), "decode_tokens_per_second": round(1.0 / found.token, 1)}
     parameters = {
         "models": [{"name": f"{name}:latest", "size_gb": 0.04, **speeds} for name in MODELS],
         "max_loaded_models": 1,
-        "load_fixed_seconds": round(load, 3),
+        "load_fixed_seconds": round(found.load, 3),
         "load_gb_per_second": 1e3,
         "cached_load_gb_per_second": 1e3,
-        "decode_sharing": round(min(1.0, max(0.0, fmean(sharing))), 3) if sharing else 0.0,
-        "prefill_interference": round(disturbed, 3),
+        "decode_sharing": round(found.sharing, 3),
+        "prefill_interference": round(found.disturbed, 3),
         "jitter": 0.0,
     }
     return NodeSpec(name="measured", profile="gpu-server", slots=slots, parameters=parameters)
@@ -184,17 +202,20 @@ def main(*, slots: int, count: int, load: float, repeats: int, spec: Path | None
     with ExitStack() as stack:
         home = StackHome(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutti-calibrate-"))))
         url = stack.enter_context(real(home, slots))
-        node = asyncio.run(measured(url, slots, clock))
-        fleet = Fleet(nodes=(node,))
+        before = asyncio.run(measured(url, slots, clock))
+        at = tutti(Fleet(nodes=(node_of(before, slots),)), {"measured": url}, stack)
+        for seed in range(repeats):
+            asked = drawn(node_of(before, slots), seed, count, load)
+            came = asyncio.run(at_their_times(at, asked, clock, str(seed)))
+            after = asyncio.run(measured(url, slots, clock))
+            fleet = Fleet(nodes=(node_of(Measured(*map(fmean, zip(before, after, strict=True))), slots),))
+            drift = max(max(pair) / min(pair) for pair in zip(before[:3], after[:3], strict=True))
+            runs.append({**compared(asked, came, fleet, seed), "measured before and after, most apart, x": drift})
+            before = after
         written = yaml.safe_dump(fleet.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         click.echo(written)
         if spec is not None:
             spec.write_text(written)
-        at = tutti(fleet, {node.name: url}, stack)
-        for seed in range(repeats):
-            asked = drawn(node, seed, count, load)
-            came = asyncio.run(at_their_times(at, asked, clock, str(seed)))
-            runs.append(compared(asked, came, fleet, seed))
     Outcome("calibrate", "one side is simulated, the other an Ollama", facts, {"slots": slots, "load": load}, runs, BUDGETS).end(json_file)
 
 
