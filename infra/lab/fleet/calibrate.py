@@ -215,6 +215,7 @@ def main(*, slots: int, count: int, load: float, repeats: int, spec: Path | None
         written = yaml.safe_dump(fleet.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         click.echo(written)
         if spec is not None:
+            spec.parent.mkdir(parents=True, exist_ok=True)
             spec.write_text(written)
     Outcome("calibrate", "one side is simulated, the other an Ollama", facts, {"slots": slots, "load": load}, runs, BUDGETS).end(json_file)
 
