@@ -80,7 +80,7 @@ def test_a_busy_node_that_has_the_model_is_waited_for_instead_of_a_load() -> Non
 
 
 def test_the_second_that_waits_is_counted_behind_the_first() -> None:
-    """Each that waits for a node makes waiting there longer: at some point loading elsewhere is better."""
+    """Each that waits for a node makes waiting there longer, and shares the load elsewhere: soon that is better."""
     warm = view(node("warm", models=(FAST,)), full("warm", resident=("m",)))
     cold = view(node("cold", models=(FAST,)), credit("cold"))
     moment, choices = Moment(), []
@@ -89,7 +89,7 @@ def test_the_second_that_waits_is_counted_behind_the_first() -> None:
         if isinstance(choices[-1], Chosen):
             break
     assert [type(choice) for choice in choices[:-1]] == [Held] * (len(choices) - 1)
-    assert len(choices) > 2
+    assert len(choices) > 1
     assert isinstance(choices[-1], Chosen)
 
 
