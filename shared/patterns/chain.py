@@ -215,8 +215,13 @@ def _request(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bo
 
 def _reads(ctx: Context, steps: tuple[ChainStep, ...], step: ChainStep) -> bool:
     """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
-    judged = step.review is not None or step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
+    judged = step.review is not None or _tells(step.gate)
     return judged or any(step.name in _inputs(ctx, later) or (later.when and later.when.step == step.name) for later in steps)
+
+
+def _tells(gate: Gate) -> bool:
+    """Whether who passes it has shown more than that he answers."""
+    return gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
 
 
 def _inputs(ctx: Context, step: ChainStep) -> Collection[str]:
@@ -246,9 +251,10 @@ def _prompt(ctx: Context, step: ChainStep, values: Mapping[str, str]) -> str:
 
 
 async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
-    asked = prompt
-    for _ in range(step.gate.repairs + 1):
-        answer = await ask_with_tools(ctx, step.agent, _request(ctx, job, step, asked, stream=stream))
+    asked, tells = prompt, _tells(step.gate)
+    for again in range(step.gate.repairs + 1):
+        request = _request(ctx, job, step, asked, stream=stream)
+        answer = await ask_with_tools(ctx, step.agent, request)
         if answer.blob is not None:
             if not _reads(ctx, ask.steps, step):
                 return answer
@@ -258,10 +264,20 @@ async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt
         if reason is None:
             verdict = await gate_verdict(ctx, step.gate, answer.text, prompt)
             if not verdict.counts:
+                if tells and not again:
+                    ctx.judge(request, answer, True)
                 return answer
             reason, told = f"found: {found(verdict)}", f"{NO_ORDERS}\n{said([verdict])}\n"
+        if not again:
+            ctx.judge(request, answer, False)
         asked = f"{prompt}\n\nYour last answer was refused: {told}. Answer again."
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
+
+
+def judge_by(ctx: Context, asked: StepRequest, answer: Answer, decided: Decision) -> None:
+    """People's word on it. Of a text that they edit nobody knows how bad it was."""
+    if decided.verdict != "edit" and not decided.by_default:
+        ctx.judge(asked, answer, decided.verdict == "approve")
 
 
 def rejected(what: str, decided: Decision) -> Failure:
@@ -270,8 +286,9 @@ def rejected(what: str, decided: Decision) -> Failure:
     return Failure(kind=FailureKind.GATE_FAILED, message=f"{what}: {why}")
 
 
-async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, answer: Answer) -> Answer:
+async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, asked: StepRequest, answer: Answer) -> Answer:
     decided = await ctx.review(answer.text, **dict(review))
+    judge_by(ctx, asked, answer, decided)
     if decided.verdict == "reject":
         raise StepError(rejected(f"chain step {step.name}", decided))
     return answer if decided.verdict == "approve" else answer.model_copy(update={"text": decided.text})
@@ -299,7 +316,9 @@ async def _step(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, values
     if step.refine is not None:
         prompt = await _refined(ctx, job, step.refine, prompt)
     answer = await _pass(ctx, job, ask, step, prompt, stream=stream)
-    return answer if step.review is None else await _reviewed(ctx, step, step.review, answer)
+    if step.review is None:
+        return answer
+    return await _reviewed(ctx, step, step.review, _request(ctx, job, step, prompt, stream=False), answer)
 
 
 async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
+from shared.agents.beliefs import Said
+from shared.agents.queries import query_of
 from shared.contracts.agents import PinnedTool, Team
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.conversation import Memory
@@ -24,6 +26,7 @@ from shared.contracts.limits import Limits
 from shared.contracts.review import DAY_SECONDS, Decision, ReviewTerms
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
+from shared.model_names import canonical
 from shared.patterns.comparison import COMPARED_CHARACTERS, SINGLE_ANSWER, Baseline, Spent
 
 
@@ -190,6 +193,8 @@ class SoFar(NamedTuple):
     ran_seconds: float = 0.0
 
 
+MOST_SAID = 16
+"""Verdicts of one job that count: the first."""
 _NO_TEAM, _NO_LIMITS, _NOTHING = Team(), Limits(), SoFar()
 
 
@@ -200,7 +205,21 @@ class Context:
     later events.
     """
 
-    __slots__ = ("baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "sealed", "seconds", "seen", "so_far", "team")
+    __slots__ = (
+        "baseline",
+        "best_answer",
+        "dropped",
+        "found",
+        "job",
+        "limits",
+        "pools",
+        "said",
+        "sealed",
+        "seconds",
+        "seen",
+        "so_far",
+        "team",
+    )
 
     def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
         self.best_answer: Answer | None = None
@@ -214,6 +233,8 @@ class Context:
         self.sealed = False
         """No answer may leave before its tenant's policies have passed it."""
         self.pools: list[Pool] = []
+        self.said: tuple[Said, ...] = ()
+        """What judges have found of models' answers."""
         self.job = job
         self.team = team or _NO_TEAM
         self.limits = limits or _NO_LIMITS
@@ -320,6 +341,13 @@ class Context:
         """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""
         if not self.sealed:
             self.best_answer = answer
+
+    def judge(self, asked: StepRequest, answer: Answer, good: bool) -> None:
+        """Note what a check, a model or a person finds of one model's answer to this request (`agents/beliefs`). Where nobody could say
+        there is nothing to note. What the cache has served was judged when it was written.
+        """
+        if answer.model is not None and answer.served is None and len(self.said) < MOST_SAID:
+            self.said = (*self.said, Said(canonical(answer.model), query_of(asked).kind, good))
 
     def beside(self, what: str, text: str, took: Spent, *, same: bool) -> None:
         """Note what a simpler way would have answered (`Baseline`). On a share of jobs it is judged beside the answer, of which it is no

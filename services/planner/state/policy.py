@@ -9,6 +9,7 @@ from services.planner.batches.batch_owner import BatchPolicy
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.state.caching import CachePolicy
+from shared.agents.beliefs import Beliefs
 from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
@@ -67,6 +68,8 @@ class Policy:
     batches: BatchPolicy = field(default_factory=BatchPolicy)
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     """Of answers that this process has accepted: what its steps are likely to write. No event depends on it."""
+    beliefs: Beliefs = field(default_factory=Beliefs)
+    """What judges have said of models, in all homes. No event depends on it."""
     caching: CachePolicy = field(default_factory=CachePolicy)
     hedge_share: float = 0.05
     """Of the interactive steps that do not stream at most so many get a second attempt beside a slow one; 0: none does."""
