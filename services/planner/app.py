@@ -51,7 +51,7 @@ class Planner:
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        self._beliefs, name = Beliefs(), environment.instance
+        self._beliefs, name = Beliefs(topics.settings.home_partitions), environment.instance
         kinds = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds, **self._beliefs.kinds}
         self._declared = follow_registry(environment.log, clock, topics, client_id=f"{name}-registry", service=self.name, kinds=kinds)
         self._heard = NodesHeard(environment.log, clock, topics, f"{name}-heard")

@@ -19,11 +19,10 @@ from shared.model_names import canonical
 
 TELL_SECONDS = 10.0
 """A home's entry is written at most so often, as a node's record: the registry is read whole."""
-FADES = 0.98
-"""Of what was counted, at each new verdict of the same model and kind: some fifty of the newest decide, a home."""
+NEWEST = 120
+"""Of the verdicts of a model and kind, in all homes together, about so many decide: what is older fades. Fewer follow a change sooner, and
+know less: decision 0064."""
 _MOST_HOMES = 4_096
-_LEAST = 0.01
-"""Of a count that is told: less says nothing."""
 
 
 class Said(NamedTuple):
@@ -42,19 +41,20 @@ class _Home:
     epoch: int = -1
     models: OrderedDict[str, dict[QueryKind, tuple[float, float]]] = field(default_factory=OrderedDict)
 
-    def add(self, said: Said) -> None:
+    def add(self, said: Said, fades: float) -> None:
         kinds = self.models.setdefault(said.model, {})
         self.models.move_to_end(said.model)
         good, bad = kinds.get(said.kind, (0.0, 0.0))
-        kinds[said.kind] = good * FADES + said.good, bad * FADES + (not said.good)
+        kinds[said.kind] = good * fades + said.good, bad * fades + (not said.good)
         if len(self.models) > MOST_MODELS:
             self.models.popitem(last=False)
 
 
 class Beliefs:
-    """Of all homes, as far as this process has heard."""
+    """Of all homes, as far as this process has heard. `homes`: how many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, homes: int = 1) -> None:
+        self._fades = max(0.5, 1.0 - homes / NEWEST)
         self._homes: dict[int, _Home] = {}
         self._untold: set[int] = set()
         self.kinds = {KIND: self.on_entry}
@@ -96,7 +96,7 @@ class Beliefs:
         if offset > home.through:
             home.through = offset
             for one in said:
-                home.add(one)
+                home.add(one, self._fades)
             self._untold.add(number)
 
     def of(self, _tenant: str, model: ModelName) -> Mapping[QueryKind, Belief]:
