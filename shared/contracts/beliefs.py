@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shared.contracts.agents import Belief
-from shared.contracts.base import Contract, EpochSeconds, Label, ModelName, Offset
+from shared.contracts.agents import Belief, QueryKind
+from shared.contracts.base import Contract, EpochSeconds, ModelName, Offset
 
 KIND = "beliefs"
 """Of the entries."""
 FORGOTTEN = "forgotten"
 """Name of the entry by which all that was counted before it is forgotten; with `:` and a model behind it, of that model."""
-MOST_MODELS, MOST_KINDS = 64, 16
-"""Of one home, and of one model in it."""
+MOST_MODELS = 64
+"""Of one home."""
 
 
 class HomeBeliefs(Contract):
@@ -22,7 +22,7 @@ class HomeBeliefs(Contract):
     """
 
     through: Offset
-    models: dict[ModelName, dict[Label, Belief]] = Field(default={}, max_length=MOST_MODELS)
+    models: dict[ModelName, dict[QueryKind, Belief]] = Field(default={}, max_length=MOST_MODELS)
 
 
 class Forgotten(Contract):

@@ -90,7 +90,8 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     if want.request is None:
         waits.begin(book, round_, job, want)
         return
-    tokens = estimate_tokens(want.request)
+    length = want.request.length()
+    tokens = estimate_tokens(want.request, length, book.policy.prompts)
     cost = book.prices.estimate_micros(want.request.model, tokens)
     refused = refusal(job, want, tokens, cost)
     calls = calls_of(want.request)
@@ -120,6 +121,7 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     )
     book.emit(round_, job, event)
     step = job.steps[want.step]
+    step.length = length
     if refused is not None:
         fail_attempt(book, round_, job, step, refused, wait=None)
         return
@@ -243,9 +245,11 @@ def fail_attempt(
 
 
 def learn(book: Book, job: LiveJob, step: OpenStep, used: Usage) -> None:
-    """From an answer that history takes: what such calls cost, and how long their answers are."""
+    """From an answer that history takes: what such calls cost, and how long their prompts and answers are."""
     if (request := step.request) is None or not used.calls:
         return
+    if step.length is not None and step.length.bare and used.prompt_tokens and not (used.estimated or step.prefix):
+        book.policy.prompts.learn(request.model, step.length, used.prompt_tokens)
     if used.cost:
         book.prices.learn(request.model, used)
     if used.completion_tokens:

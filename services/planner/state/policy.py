@@ -14,7 +14,7 @@ from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.patterns import BUILT_IN, Patterns
-from shared.scheduling.lengths import AnswerLengths
+from shared.scheduling.lengths import AnswerLengths, PromptLengths
 from shared.scheduling.retry import RetryPolicy
 
 
@@ -68,6 +68,8 @@ class Policy:
     batches: BatchPolicy = field(default_factory=BatchPolicy)
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     """Of answers that this process has accepted: what its steps are likely to write. No event depends on it."""
+    prompts: PromptLengths = field(default_factory=PromptLengths)
+    """The same of what they are likely to read."""
     beliefs: Beliefs = field(default_factory=Beliefs)
     """What judges have said of models, in all homes. No event depends on it."""
     caching: CachePolicy = field(default_factory=CachePolicy)

@@ -45,7 +45,7 @@ def judge(score: int, **answers: str) -> Script:
 
 def noted(pattern: Pattern, given: dict[str, Any], script: Script, **job: Any) -> list[tuple[str, str, bool]]:
     made = Job(**{"prompt": "Write a python function", "model": "m", "pattern": pattern.name, "input": given, **job})
-    return [tuple(one) for one in play(pattern, made, script, team=TEAM).said]
+    return [(one.model, one.kind, one.good) for one in play(pattern, made, script, team=TEAM).said]
 
 
 CODE = "code"

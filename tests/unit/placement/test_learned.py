@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.worker.backends.base import Completion
-from services.worker.learning import Line
 from services.worker.round_trip import RoundTrip
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds
@@ -18,6 +17,7 @@ from shared.contracts.node import NodeModel
 from shared.contracts.usage import Timings, Usage
 from shared.scheduling import lengths
 from shared.scheduling.lengths import AnswerLengths
+from shared.scheduling.line import Line
 
 
 @pytest.mark.parametrize("seed", range(5))
