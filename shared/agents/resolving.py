@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import get_args
 
 from shared.agents.cards import cards_of, check_card, pinned_models, tier_of
-from shared.agents.table import Declarations
+from shared.agents.choosing import Known, rated
+from shared.agents.table import Declarations, UnknownProfile
 from shared.agents.templates import check_prompt, render
-from shared.contracts.agents import MOST_MEMBERS, Agent, Member, ModelCard, PinnedPrompt, PinnedTool, Profile, Prompt, Team, Tool
+from shared.contracts.agents import (
+    MOST_MEMBERS,
+    Agent,
+    Member,
+    ModelCard,
+    PinnedPrompt,
+    PinnedTool,
+    Profile,
+    Prompt,
+    QueryKind,
+    Team,
+    Tool,
+)
 from shared.contracts.chat import TOOLS
 from shared.errors import InvalidInput, TooLarge
 
@@ -46,6 +61,23 @@ def with_models(table: Declarations, team: Team, names: Iterable[str], capabilit
     return _as_read(team.model_copy(update={"models": models})) if models else team
 
 
+def with_choice(table: Declarations, team: Team, names: Iterable[str], capability: str, known: Known) -> Team:
+    """The team with what `auto` and tiers among these names, and those of its members, are chosen from as of now. Where a job's first event
+    has no room for that, it goes on without.
+    """
+    members = (name for each in team.members for name in (each.model, *each.fallback_models) if name is not None)
+    rows = rated(cards_of(table), (*names, *members), capability, known)
+    if not rows:
+        return team
+    profiles = {}
+    for kind in get_args(QueryKind):
+        with suppress(UnknownProfile):
+            profiles[kind] = _profile(table, kind).options
+    with suppress(TooLarge):
+        return _as_read(team.model_copy(update={"rated": rows, "profiles": profiles}))
+    return team
+
+
 def _as_read(team: Team) -> Team:
     """As a successor reads it: which fields are set counts, too. Raises TooLarge."""
     written = team.encoded(exclude_defaults=True)
@@ -73,8 +105,7 @@ def member_of(table: Declarations, agent: Agent, reference: str, version: str, o
             raise TooLarge(f"what an agent is told first has at most {_MOST_SYSTEM} characters")
     if agent.profile is not None:
         profile = table.find("profile", agent.profile)
-        assert isinstance(profile.body, Profile)
-        body = profile.body
+        body = _profile(table, agent.profile)
     return Member(
         reference=reference,
         version=version,
@@ -90,6 +121,12 @@ def member_of(table: Declarations, agent: Agent, reference: str, version: str, o
         prompt=prompt and f"{prompt.name}@{prompt.version}",
         profile=profile and f"{profile.name}@{profile.version}",
     )
+
+
+def _profile(table: Declarations, reference: str) -> Profile:
+    body = table.find("profile", reference).body
+    assert isinstance(body, Profile)
+    return body
 
 
 def _pinned(table: Declarations, reference: str) -> PinnedPrompt:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from shared.agents.cards import applied
+from shared.agents.choosing import applied
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -95,6 +96,8 @@ class Wanted:
     content: Content | None = None
     """The request's, as it was rendered."""
     review: ReviewTerms | None = None
+    choice: str | None = None
+    """How the request's model was chosen, where it was."""
 
 
 @dataclass(slots=True)
@@ -222,10 +225,12 @@ class Run:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            request = applied(command.request, models) if (models := self.context.team.models) else command.request
+            request, choice, team = command.request, None, self.context.team
+            if team.models or team.rated:
+                request, choice = applied(request, team, self.context.means(), partial(self._draw, path))
             content = request.content()
             rendered = request.rendered(content)
-            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content)
+            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content, choice=choice)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
                 raise ValueError("a sleep is between 0 and 1e9 seconds")
@@ -240,6 +245,9 @@ class Run:
         fiber.step = wanted.step
         self._wanted[wanted.step] = wanted
         self._waiting[wanted.step] = fiber
+
+    def _draw(self, path: str, label: str) -> float:
+        return self.context.seed("choice", path, label) / 2**31
 
     def _step_id(self, path: str, rendered: bytes) -> StepId:
         return step_id(self.job_id, self.pattern.name, self.pattern.version, path, rendered)
