@@ -7,7 +7,7 @@ is accepted (`Team.models`) and put into each of its steps (`applied`): routers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, get_args
@@ -149,12 +149,27 @@ def _pinned(
     return PinnedModel(name=name, card=card, model=kept[0][0], fallback_models=fallbacks, options=options, prices=prices, prefers=prefers)
 
 
-def pinned_models(cards: Cards, names: Iterable[str], capability: str) -> tuple[PinnedModel, ...]:
-    """Those of these names that stand for something else, or for more, each once. Raises UnknownCard; InvalidInput of too many."""
-    found = [one for name in dict.fromkeys(names) if (one := resolved(cards, name, capability)) is not None]
+def pinned_models(cards: Cards, demands: Iterable[Sequence[str]], capability: str) -> tuple[PinnedModel, ...]:
+    """Of each demand, a name and those that may stand in for it, what stands for something else, or for more, each once. Raises
+    UnknownCard, of a tier only where nothing stands in; InvalidInput of too many.
+    """
+    found: dict[str, PinnedModel] = {}
+    for demand in demands:
+        lacking: UnknownCard | None = None
+        for name in demand:
+            try:
+                one = resolved(cards, name, capability)
+            except UnknownCard as error:
+                lacking = error
+                if tier_of(name) is None:
+                    raise
+            else:
+                found |= {} if one is None else {name: one}
+        if lacking is not None and not any(tier_of(name) is None or name in found for name in demand):
+            raise lacking
     if len(found) > MOST_NAMES:
         raise InvalidInput(f"a job names at most {MOST_NAMES} models that have cards")
-    return tuple(found)
+    return tuple(found.values())
 
 
 def applied(request: StepRequest, models: Iterable[PinnedModel]) -> StepRequest:

@@ -2,7 +2,8 @@
 
 The job pins what there is to choose from when it is accepted (`Team.rated`): what cards say, what was learned, how the fleet was. So the
 choice is a function of its first event, the step, and what history says of cost and time: a replay, a successor and a fork choose the same,
-and routers and workers learn nothing new. Arithmetic is exact everywhere (no logarithms, no library's random numbers).
+and routers and workers learn nothing new. The step's id is made without it: where another release chooses otherwise a job goes on.
+Arithmetic is exact everywhere (no logarithms, no library's random numbers).
 
 A caller's word counts: whoever names a model, or options, gets them. Embeddings are never chosen: vectors of two models cannot be compared.
 That an answer is to fit a schema asks nothing of a model, since endpoints hold any to it by its grammar.
@@ -17,8 +18,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from shared.agents import cards
-from shared.agents.cards import Cards, said, tier_of
+from shared.agents.cards import Cards, applied, said, tier_of
 from shared.agents.queries import Query, query_of
 from shared.contracts.agents import MOST_FALLBACKS, MOST_RATED, Belief, ModelCard, QueryKind, RatedModel, Team
 from shared.contracts.base import Contract, Count, Label, ModelName, PriorityClass
@@ -127,14 +127,14 @@ def _row(card: ModelCard, beliefs: Mapping[QueryKind, Belief], seen: Mapping[str
     return RatedModel.of_valid(**own, **told, window=card.window or there.window, abilities={**there.abilities, **able})
 
 
-def applied(request: StepRequest, team: Team, means: Means, draw: Callable[[str], float]) -> tuple[StepRequest, str | None]:
+def chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str], float]) -> tuple[StepRequest, str | None]:
     """The request with what its names stand for, and how that was chosen, if it was. `draw`: a label → a number in [0, 1), the same at
     each run of the job.
     """
     told = None
-    if team.rated and request.operation in _CHOSEN:
+    if request.operation in _CHOSEN:
         request, told = _chosen(request, team, means, draw)
-    return cards.applied(request, team.models), told
+    return applied(request, team.models), told
 
 
 def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str], float]) -> tuple[StepRequest, str | None]:
@@ -149,20 +149,25 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
     order: list[str] = []
     shown: dict[str, float] = {}
     left_out: dict[str, str] = {}
+    led = ""
     for name in names:
         if name not in groups:
-            order.append(name)
+            order += [] if tier_of(name) and not any(each.name == name for each in team.models) else [name]
             continue
         seen = _ranked(groups[name], request, query, means, draw if tries else None)
         left_out |= {one.row.model: one.reason for one in seen if one.reason}
         scores = _scores(seen, query, means)
         best = sorted((one for one in seen if not one.reason), key=_place(needs, tight=tight, scores=scores))
+        led = led or ("" if order or not best else best[0].row.model)
         order += [one.row.model for one in best]
         shown |= {one.row.model: round(scores[one.row.model], 3) for one in best if one.row.model not in shown}
     seen_as: dict[str, Any] = {"kind": query.kind, "tokens": query.tokens, "language": query.language, "needs": needs, "left_out": left_out}
     if not shown:  # as if there was no choice: who knows the nodes says what is wrong
         return request, _told(ChoiceTold(**seen_as))
-    return _with_models(request, team, order, query), _told(ChoiceTold(**seen_as, scores=shown, tries=tries, cheapest=tight))
+    row = next((row for row in team.rated if row.model == led), None)
+    return _with_models(request, order, row, team.profiles.get(query.kind, Options())), _told(
+        ChoiceTold(**seen_as, scores=shown, tries=tries, cheapest=tight)
+    )
 
 
 def _group(rows: Sequence[RatedModel], name: str) -> list[RatedModel]:
@@ -177,18 +182,16 @@ def _abilities(query: Query) -> tuple[Ability, ...]:
     return (*(("vision",) if query.picture else ()), *(("tools",) if query.tools else ()))
 
 
-def _with_models(request: StepRequest, team: Team, order: list[str], query: Query) -> StepRequest:
-    """`auto` stands last: any model is better than none."""
+def _with_models(request: StepRequest, order: list[str], first: RatedModel | None, profile: Options) -> StepRequest:
+    """`auto` stands last: any model is better than none. `first`: the one that is asked first, if it was chosen."""
     models = tuple(dict.fromkeys(name for name in order if name != AUTO))[: 1 + MOST_FALLBACKS]
     if AUTO in (request.model, *request.fallback_models):
         models = (*models[:MOST_FALLBACKS], AUTO)
     changed: dict[str, Any] = {"model": models[0], "fallback_models": models[1:]}
-    row = next((row for row in team.rated if row.model == models[0]), None)
-    if row is not None and _group(team.rated, request.model):
-        given = {**said(team.profiles.get(query.kind, Options())), **said(row.options), **said(request.options)}
-        changed["options"] = Options(**given)
-        if row.prefers and request.needs.prefers is None:
-            changed["needs"] = request.needs.model_copy(update={"prefers": row.prefers})
+    if first is not None:
+        changed["options"] = Options(**{**said(profile), **said(first.options), **said(request.options)})
+        if first.prefers and request.needs.prefers is None:
+            changed["needs"] = request.needs.model_copy(update={"prefers": first.prefers})
     return request.model_copy(update=changed)
 
 

@@ -172,7 +172,7 @@ def language_of(text: str) -> str:
     for language, script in _SCRIPTS:
         if letters and len(script.findall(text)) * 4 >= letters:
             return language
-    words = [word.lower() for word in _WORD.findall(text)]
-    counts = {language: sum(word in common for word in words) for language, common in _COMMON.items()}
+    words = {word.lower() for word in _WORD.findall(text)}
+    counts = {language: len(words & common) for language, common in _COMMON.items()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] >= _FEWEST_WORDS else ""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from shared.agents.choosing import applied
+from shared.agents.cards import applied
+from shared.agents.choosing import chosen
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -226,10 +227,13 @@ class Run:
         fiber.calls += 1
         if isinstance(command, Ask):
             request, choice, team = command.request, None, self.context.team
-            if team.models or team.rated:
-                request, choice = applied(request, team, self.context.means(), partial(self._draw, path))
-            content = request.content()
-            rendered = request.rendered(content)
+            named = applied(request, team.models) if team.models else request
+            content = named.content()
+            rendered = named.rendered(content)
+            if team.rated:  # not part of the id: another release may choose otherwise
+                request, choice = chosen(request, team, self.context.means(), partial(self._draw, path))
+            else:
+                request = named
             wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content, choice=choice)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:

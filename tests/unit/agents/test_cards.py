@@ -131,7 +131,7 @@ def test_a_card_that_contradicts_itself_or_another_is_refused(name: str, fields:
 def test_a_job_names_no_more_cards_than_its_history_holds() -> None:
     found = table(**{f"c{number}": {"model": f"m{number}"} for number in range(MOST_NAMES + 1)})
     with pytest.raises(InvalidInput, match="at most 64"):
-        pinned_models(cards_of(found), [f"c{number}" for number in range(MOST_NAMES + 1)], "chat")
+        pinned_models(cards_of(found), [[f"c{number}" for number in range(MOST_NAMES + 1)]], "chat")
 
 
 def test_a_request_has_what_its_names_stand_for() -> None:

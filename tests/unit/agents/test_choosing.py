@@ -1,5 +1,5 @@
-"""Choosing: for whatever is asked there is a choice, the same each time; a caller's word counts; better never loses to equal; a job that has
-spent nearly all gets the cheapest that fits.
+"""Choosing: for whatever is asked there is a choice, the same each time; a caller's word counts; better never loses to equal; a job that
+has spent nearly all gets the cheapest that fits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.agents.cards import cards_of
-from shared.agents.choosing import MOST_BYTES, Known, Means, applied, in_words, rated, read
+from shared.agents.choosing import MOST_BYTES, Known, Means, chosen, in_words, rated, read
 from shared.agents.resolving import with_choice, with_models
+from shared.agents.table import UnknownCard
 from shared.contracts.agents import NOBODY, Belief, RatedModel, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import ChatMessage, Operation, Options
@@ -29,11 +30,12 @@ FLEET = table(
     vectors={"model": "nomic", "tier": "small", "capabilities": ("embed",)},
     plain={"model": "plain:1b"},
 )
+NOTHING, PLENTY = Known(), Means()
 POEM, CODE, FACT = "Write a poem about the sea.", "Write a Python function that sorts a list.", "What is the capital of Peru?"
 
 
-def team_of(*names: str, known: Known = Known(), capability: str = "chat") -> Team:
-    return with_choice(FLEET, with_models(FLEET, NOBODY, names, capability), names, capability, known)
+def team_of(*names: str, known: Known = NOTHING, capability: str = "chat") -> Team:
+    return with_choice(FLEET, with_models(FLEET, NOBODY, [names], capability), [names], capability, known)
 
 
 def middle(label: str) -> float:
@@ -44,12 +46,12 @@ def asked(text: str, *, model: str = "auto", **fields: Any) -> StepRequest:
     return StepRequest(messages=(ChatMessage(role="user", content=text),), model=model, **fields)
 
 
-def chosen(request: StepRequest, team: Team | None = None, means: Means = Means()) -> StepRequest:
-    return applied(request, team or team_of(request.model, *request.fallback_models), means, middle)[0]
+def put(request: StepRequest, team: Team | None = None, means: Means = PLENTY) -> StepRequest:
+    return chosen(request, team or team_of(request.model, *request.fallback_models), means, middle)[0]
 
 
-def models(request: StepRequest, team: Team | None = None, means: Means = Means()) -> list[str]:
-    found = chosen(request, team, means)
+def models(request: StepRequest, team: Team | None = None, means: Means = PLENTY) -> list[str]:
+    found = put(request, team, means)
     return [found.model, *found.fallback_models]
 
 
@@ -72,38 +74,45 @@ def test_a_tier_is_meant_and_falls_back_as_the_demand_says() -> None:
     assert models(asked(CODE, model="tier:medium")) == ["coder:7b", "llava:7b"]
     assert models(asked(CODE, model="tier:large", fallback_models=("tier:small",))) == ["qwen3:32b", "qwen3:0.6b"]
     assert models(asked("long " * 8_000, model="tier:small", fallback_models=("tier:large",))) == ["qwen3:32b"], "the small one has no room"
+    lone = table(tiny={"model": "qwen3:0.6b", "tier": "small"})
+    demand = ("tier:large", "tier:small")
+    team = with_choice(lone, with_models(lone, NOBODY, [demand], "chat"), [demand], "chat", NOTHING)
+    assert models(asked(POEM, model=demand[0], fallback_models=demand[1:]), team) == ["qwen3:0.6b"]
+    assert put(asked(POEM, model=demand[0], fallback_models=demand[1:]), team).options.temperature == 0.9
+    with pytest.raises(UnknownCard, match="of tier large"):
+        with_models(lone, NOBODY, [demand[:1], demand[1:]], "chat")
     assert models(asked("long " * 8_000, model="tier:small")) == ["qwen3:0.6b"], "nothing fits: who knows the nodes says what is wrong"
 
 
 def test_a_callers_word_counts() -> None:
     """Of the model, and of each option; nothing is added to a model that he names."""
-    assert chosen(asked(POEM, model="qwen3:32b"), team_of("qwen3:32b", "auto")).options == Options()
-    poem = chosen(asked(POEM)).options
+    assert put(asked(POEM, model="qwen3:32b"), team_of("qwen3:32b", "auto")).options == Options()
+    poem = put(asked(POEM)).options
     assert (poem.temperature, poem.top_p) == (0.9, 0.95)
-    own = chosen(asked(POEM, options=Options(temperature=0.0))).options
+    own = put(asked(POEM, options=Options(temperature=0.0))).options
     assert (own.temperature, own.top_p) == (0.0, 0.95)
-    assert chosen(asked(CODE)).options.temperature == 0.1
-    assert chosen(asked("Go on.")).options == Options(), "of no kind that is known"
+    assert put(asked(CODE)).options.temperature == 0.1
+    assert put(asked("Go on.")).options == Options(), "of no kind that is known"
 
 
 def test_a_declared_profile_and_a_cards_own_options_replace_what_is_built_in() -> None:
     rows = tuple(row.changed(options=Options(top_p=0.5), prefers=("gpu",)) for row in team_of("auto").rated)
     mine = Team(rated=rows, profiles={"creative": Options(temperature=1.5, top_p=0.7)})
-    found = chosen(asked(POEM), mine)
+    found = put(asked(POEM), mine)
     assert (found.options, found.needs.prefers) == (Options(temperature=1.5, top_p=0.5), ("gpu",))
-    assert chosen(asked(POEM, needs=Needs(prefers=())), mine).needs.prefers == ()
+    assert put(asked(POEM, needs=Needs(prefers=())), mine).needs.prefers == ()
 
 
 @pytest.mark.parametrize("operation", [Operation.EMBED, Operation.TOOL, Operation.CRITIQUE, Operation.MANAGE])
 def test_only_what_a_model_writes_is_chosen(operation: Operation) -> None:
     request = asked(FACT, operation=operation)
-    assert applied(request, team_of("auto"), Means(), middle) == (request, None)
+    assert chosen(request, team_of("auto"), Means(), middle) == (request, None)
 
 
 def test_nothing_is_pinned_where_nothing_is_to_be_chosen() -> None:
     assert team_of("qwen3:32b").rated == team_of("auto", capability="embed").rated == ()
-    assert with_choice(table(plain={"model": "plain:1b"}), NOBODY, ["auto"], "chat", Known()) is NOBODY
-    assert with_choice(table(), NOBODY, ["auto"], "chat", Known()) is NOBODY
+    assert with_choice(table(plain={"model": "plain:1b"}), NOBODY, [("auto",)], "chat", Known()) is NOBODY
+    assert with_choice(table(), NOBODY, [("auto",)], "chat", Known()) is NOBODY
     assert {row.model for row in team_of("tier:small").rated} == {"qwen3:0.6b"}
 
 
@@ -116,7 +125,7 @@ def test_what_the_fleet_is_like_is_pinned_with_it() -> None:
     rows = {row.model: row for row in rated(cards_of(FLEET), ["auto"], "chat", Known(seen=seen))}
     assert (rows["qwen3:32b"].state, rows["qwen3:0.6b"].state, rows["llava:7b"].window) == ("away", "free", 4_096)
     assert rows["llava:7b"].abilities == {"tools": False, "vision": True}
-    assert models(asked(CODE), team_of("auto", known=Known(seen=seen)))[:2] == ["llava:7b", "qwen3:0.6b"]
+    assert models(asked(CODE), team_of("auto", known=Known(seen=seen)))[:2] == ["qwen3:0.6b", "llava:7b"]
 
 
 def test_what_judges_said_outweighs_a_card_in_the_end() -> None:
@@ -132,12 +141,15 @@ def test_what_judges_said_outweighs_a_card_in_the_end() -> None:
 
 def test_some_steps_try_what_may_be_better() -> None:
     """Only where somebody judges, and no more than a twentieth."""
-    known = Known(lambda model: {"code": Belief(good=1, bad=1)})
-    tried = applied(asked(CODE), team_of("auto", known=known), Means(), lambda label: {"": 0.0, "qwen3:0.6b": 0.99}.get(label, 0.01))
-    assert tried[0].model == "qwen3:0.6b"
-    assert tried[1] is not None and read(tried[1]).tries  # type: ignore[union-attr]
-    assert applied(asked(CODE), team_of("auto"), Means(), lambda label: 0.0)[0].model == "coder:7b"
-    assert applied(asked(CODE), team_of("auto", known=known), Means(), lambda label: 0.06 if not label else 0.99)[0].model == "coder:7b"
+    known = Known(lambda _: {"factual": Belief(good=1, bad=1)})
+    fact, judged, unjudged = asked(FACT, model="tier:medium"), team_of("tier:medium", known=known), team_of("tier:medium")
+
+    def drawn(first: float, team: Team) -> tuple[str, bool]:
+        found, told = chosen(fact, team, PLENTY, lambda label: {"": first, "llava:7b": 0.99}.get(label, 0.01))
+        return found.model, told is not None and (shown := read(told)) is not None and shown.tries
+
+    assert drawn(0.01, judged) == ("llava:7b", True)
+    assert drawn(0.06, judged) == drawn(0.0, unjudged) == ("coder:7b", False)
 
 
 def test_little_money_is_spent_on_the_cheapest_and_little_time_on_the_fast() -> None:
@@ -158,7 +170,7 @@ ROWS = st.builds(
     model=st.sampled_from(["a:1", "b:1", "c:1", "d:1"]),
     tier=st.sampled_from([None, "small", "medium", "large"]),
     quality=st.dictionaries(st.sampled_from(["chat", "code", "other"]), st.floats(0, 1), max_size=3),
-    price=st.none() | st.builds(Price, prompt_per_million=st.floats(0, 1e9), completion_per_million=st.floats(0, 1e9)),
+    price=st.none() | st.builds(Price, prompt_per_million=st.floats(0, 1e6), completion_per_million=st.floats(0, 1e6)),
     window=st.none() | st.integers(1, 10**6),
     abilities=st.dictionaries(st.sampled_from(["vision", "tools", "thinking"]), st.booleans(), max_size=3),
     state=st.sampled_from([None, "free", "busy", "cold", "away"]),
@@ -191,9 +203,9 @@ def test_whatever_is_asked_there_is_a_choice_and_the_same_as_read_again(
     request_: StepRequest, team: Team, means: Means, drawn: float
 ) -> None:
     """A valid request, the caller's options in it, a bounded reason; the same of the team as a successor reads it."""
-    found, told = applied(request_, team, means, lambda label: drawn)
+    found, told = chosen(request_, team, means, lambda _: drawn)
     again = Team.model_validate_json(team.to_bytes())
-    assert (found, told) == applied(request_, again, means, lambda label: drawn)
+    assert (found, told) == chosen(request_, again, means, lambda _: drawn)
     assert StepRequest.model_validate(dict(found)) == found
     own = request_.options
     assert found.options.temperature == own.temperature or own.temperature is None
@@ -214,7 +226,9 @@ def test_a_better_one_is_never_ranked_below_its_equal(row: RatedModel, less: flo
 
 
 def test_an_explanation_of_the_longest_names_fits() -> None:
-    rows = tuple(RatedModel(model=f"{number:02d}" + "m" * 200, tier="small", window=1 if number % 2 else None) for number in range(16))
-    told = applied(asked(FACT), Team(rated=rows), Means(), middle)[1]
-    assert told is not None and len(told.encode()) <= MOST_BYTES
-    assert in_words(read(told))[-1].startswith("  and ")  # type: ignore[arg-type]
+    rows = tuple(RatedModel(model=f"{number:02d}" + "m" * 190, tier="small", window=1 if number % 2 else None) for number in range(16))
+    told = chosen(asked(FACT), Team(rated=rows), Means(), middle)[1]
+    assert told is not None
+    assert len(told.encode()) <= MOST_BYTES
+    assert (shown := read(told)) is not None
+    assert in_words(shown)[-1] == "  and 12 more"
