@@ -64,7 +64,8 @@ class Planner:
     async def _connect(self) -> None:
         """Whose limits hold is known before the first job is read, if there are any."""
         env, topics, settings, processor, homes = self._env, self._env.topics, self._settings, self._processor, self.homes
-        policy = replace(settings.policy(), capabilities=topics.settings.capabilities, patterns=self._patterns, declared=self._agents)
+        of_cluster = {"capabilities": topics.settings.capabilities, "patterns": self._patterns, "declared": self._agents}
+        policy = replace(settings.policy(), **of_cluster, beliefs=self._beliefs, learned=self._beliefs.of)
         await first_look(env.log, topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
@@ -91,7 +92,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(policy, silent_seconds=self._heard.silent_seconds, beliefs=self._beliefs),
+                policy=replace(policy, silent_seconds=self._heard.silent_seconds),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),

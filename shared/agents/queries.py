@@ -1,5 +1,5 @@
 """Queries: what a step's words tell of what it asks: their length, language, kind. Pure; time is linear in what is looked at, which is
-bounded: the first and the last 4,000 characters of the last message of a user.
+bounded: the first and the last 4,000 characters of the last message of a user; of all else the length.
 
 What it cannot tell: irony, what is meant by "go on", a language or a trade whose words are not here, whether a task is hard. A question
 about a poem may count as creative, "java" beside "program" as code though it is of an island. What lies in a blob is not read: only its
@@ -17,6 +17,8 @@ from shared.estimates import cautious_tokens
 
 LOOKED_AT = 4_000
 """Characters at either end."""
+_TOKENS_OF_A_TOOL = 150
+"""Its name, description and schema; few have more."""
 _FEWEST_WORDS = 2
 """Common words of a language, before a text is of it."""
 
@@ -45,41 +47,50 @@ _SYNTAX = _any(
     _whole(r"def \w+\(.*|class \w+[:({].*|function \w*\(.*|public static|console\.log|import \w+\n|select [\w*, ]{1,80} from"),
 )
 _LANGUAGE_NAME = _any(
-    _whole("python3?|javascript|typescript|java|golang|rust|kotlin|swift|php|perl|ruby|sql|bash|html|css|numpy|pandas|regex|powershell|haskell|c"),
-    r"c\+\+|\bc#",
+    r"(?<![a-z])(?:python3?|javascript|typescript|java|golang|rust|kotlin|swift|php|perl|ruby|sql|bash|html|css|numpy|pandas|regex)(?![a-z])",
+    r"powershell|haskell|c\+\+|(?<![a-z])c#",
 )
+"""Between Latin letters: Chinese and Japanese put no space before it."""
 _CODE_WORD = _any(
-    _whole("code|function|script|program|class|method|compile[rsd]?|unit ?tests?|refactor|debug|query|regex|stack ?trace|api|parser|algorithm"),
+    _whole(
+        "code|function|script|program|class|method|compile[rsd]?|unit ?tests?|refactor|debug|query|regex|stack ?trace|api|parser|algorithm"
+    ),
     _whole("funktion|skript|programm|klasse|quelltext|fonction|programme|código|función|programa|codice|funzione|programma|função"),
     "функци|код|программ|скрипт|函数|代码|程序|脚本|関数|コード|プログラム|함수|코드",
 )
 _MATHS = _any(
-    r"\\(?:frac|int|sum|sqrt|begin|lim|partial)\b|[∫∑√∞≤≥≠∂π]|\d\s*[-+*/×÷^]\s*\(?\d|[xyn]\s*[-+*/^=]\s*\d|\d[xyn]\b",
+    r"\\(?:frac|int|sum|sqrt|begin|lim|partial)\b|[∫∑√∞≤≥≠∂π]|\d\s*[-+*/\xd7\xf7^]\s*\(?\d|[xyn]\s*[-+*/^=]\s*\d|\d[xyn]\b",
     _whole("equations?|integrals?|derivatives?|theorems?|probability|prove that|polynomial|matrix|eigenvalues?|modulo|prime numbers?"),
-    _whole("gleichung(?:en)?|ableitung|wahrscheinlichkeit|beweise|équations?|dérivée|probabilité|ecuaci(?:ón|ones)|derivada|equazioni?|derivata"),
+    _whole(
+        "gleichung(?:en)?|ableitung|wahrscheinlichkeit|beweise|équations?|dérivée|probabilité|ecuaci(?:ón|ones)|derivada|equazioni?|derivata"
+    ),
     "уравнени|производн|интеграл|докажи|вероятност|方程|积分|导数|概率|证明|方程式|積分|微分|確率|방정식|적분|미분",
 )
 _COUNTS = _any(
-    _whole("how (?:many|much)|calculate|compute|solve|wie ?viele?|berechne|combien|calculez?|cuánt[oa]s?|calcula|quant[oiae]|calcola|quantos"),
+    _whole(
+        "how (?:many|much)|calculate|compute|solve|wie ?viele?|berechne|combien|calculez?|cuánt[oa]s?|calcula|quant[oiae]|calcola|quantos"
+    ),
     "сколько|вычисли|реши|多少|计算|几个|いくつ|いくら|計算|몇|얼마|계산",
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _MAKE = _any(
     _whole("write|compose|invent|imagine|brainstorm|make up|tell(?: me)?|create|draft|schreibe?|dichte|erfinde|erzähle?|verfasse"),
-    _whole("écri[st]|écrivez|invente[rz]?|raconte[rz]?|imagine[rz]?|compose[rz]?|escrib[ea]|inventa|cuéntame|escreva|scrivi|componi|racconta"),
+    _whole(
+        "écri[st]|écrivez|invente[rz]?|raconte[rz]?|imagine[rz]?|compose[rz]?|escrib[ea]|inventa|cuéntame|escreva|scrivi|componi|racconta"
+    ),
     "напиши|сочини|придумай|расскажи|写|编|创作|書いて|書け|作って|써|지어|만들어",
 )
 _WORK = _any(
-    _whole("poem|poetry|story|stories|tale|song|lyrics|haiku|limerick|novel|slogans?|jokes?|dialogue|screenplay|names? for|ideas?|ballad|sonnet"),
+    _whole("poem|poetry|story|stories|tale|song|lyrics|haiku|limerick|novel|slogans?|jokes?|dialogue|names? for|ideas?|ballad|sonnet"),
     _whole("gedicht|geschichte|märchen|lied|witz|liedtext|slogan|roman|ideen|poème|histoire|conte|chanson|blague|idées"),
     _whole("poema|cuento|historia|canción|chiste|ideas|poesia|racconto|favola|canzone|idee|conto|história|canção"),
     "стих|рассказ|сказк|песн|шутк|诗|故事|小说|歌词|笑话|詩|物語|小説|俳句|歌詞|시를|이야기|소설|노래",
 )
 _ASKS = _any(
-    r"[?？؟]",
+    "[?\uff1f\u061f]",
     _whole("who|what|when|where|which|why|how|explain|define|summari[sz]e|translate|compare|list|extract|describe|name"),
     _whole("wer|was|wann|wo|warum|welche[rs]?|wie|erkläre?|fasse|übersetze|vergleiche|nenne|beschreibe"),
-    _whole("qui|quand|où|pourquoi|quel(?:le)?s?|explique[rz]?|résume[rz]?|tradui[st]|quién|qué|cuándo|dónde|por qué|cuál|explica|resume|traduce"),
+    _whole("qui|quand|où|pourquoi|quel(?:le)?s?|explique[rz]?|résume[rz]?|tradui[st]|quién|qué|cuándo|dónde|por qué|cuál|explica|traduce"),
     _whole("chi|quando|dove|perché|quale|spiega|riassumi|traduci|quem|onde|qual|explique|resuma|traduza"),
     "кто|что|когда|где|почему|объясни|перевед|什么|谁|哪|为什么|解释|总结|翻译|なぜ|誰|何|いつ|どこ|説明|要約|翻訳|무엇|누구|언제|어디|왜|설명|요약|번역",
 )
@@ -96,13 +107,16 @@ _SCRIPTS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 """Kana before Han signs, which Japanese has, too. Cyrillic is taken for Russian, Devanagari for Hindi."""
 _COMMON: dict[str, frozenset[str]] = {
-    "en": frozenset("the of and to is in that it for what how with this are write you me please".split()),
-    "de": frozenset("der die das und ist ein eine nicht ich wie mit für auf den dem was von zu schreibe mir bitte".split()),
-    "fr": frozenset("le la les des est et une un que dans pour qui pas je comment sur avec du moi en".split()),
-    "es": frozenset("el la los las es y una un que en para por no cómo con del al qué sobre me".split()),
-    "it": frozenset("il la gli le è e una un che in per non come con del di sono perché mi".split()),
-    "pt": frozenset("o a os as é e uma um que em para por não como com do da você sobre me".split()),
-    "nl": frozenset("de het een en is van niet ik hoe met voor op dat wat te zijn schrijf mij".split()),
+    language: frozenset(words.split())
+    for language, words in (
+        ("en", "the of and to is in that it for what how with this are write you me please"),
+        ("de", "der die das und ist ein eine nicht ich wie mit für auf den dem was von zu schreibe mir bitte"),
+        ("fr", "le la les des est et une un que dans pour qui pas je comment sur avec du moi en"),
+        ("es", "el la los las es y una un que en para por no cómo con del al qué sobre me"),
+        ("it", "il la gli le è e una un che in per non come con del di sono perché mi"),
+        ("pt", "o a os as é e uma um que em para por não como com do da você sobre me"),
+        ("nl", "de het een en is van niet ik hoe met voor op dat wat te zijn schrijf mij"),
+    )
 }
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -131,13 +145,12 @@ def _ends(text: str) -> str:
 
 
 def _tokens(request: StepRequest) -> int:
-    """By characters, of which non-Latin ones are as many tokens: what is too many costs a larger window, too few a failed call."""
     if request.input_ref is not None:
         return cautious_tokens(request.input_ref.longest)
     texts = (request.prompt or "", *(message.content for message in request.messages))
-    wide = 0 if all(map(str.isascii, texts)) else 1
+    size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)
     before = 0 if request.context is None else request.context.longest
-    return cautious_tokens(sum(map(len, texts)) * (1 + 2 * wide) + before)
+    return cautious_tokens(size + before) + _TOKENS_OF_A_TOOL * len(request.tools)
 
 
 def _kind(text: str, *, schema: bool) -> QueryKind:
@@ -159,7 +172,7 @@ def language_of(text: str) -> str:
     for language, script in _SCRIPTS:
         if letters and len(script.findall(text)) * 4 >= letters:
             return language
-    words = [word.lower() for word in _WORD.findall(text)]
-    counts = {language: sum(word in common for word in words) for language, common in _COMMON.items()}
+    words = {word.lower() for word in _WORD.findall(text)}
+    counts = {language: len(words & common) for language, common in _COMMON.items()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] >= _FEWEST_WORDS else ""

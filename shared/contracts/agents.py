@@ -116,7 +116,7 @@ class ModelCard(Declared):
     """What it is for: `embed`, or `chat` and agents'."""
     abilities: tuple[Ability, ...] = Field(default=(), max_length=16)
     quality: dict[Capability, Quality] = Field(default={}, max_length=32)
-    """By capability, or kind of query, from 0 to 1, as its administrator judges it. A card with a tier, or this, may be chosen for `auto`."""
+    """By capability, or kind of query, from 0 to 1, as its administrator judges it. With this, or a tier, it may be chosen for `auto`."""
     window: Ordinal | None = None
     """Tokens, where the nodes do not tell."""
     price: Price | None = None

@@ -3,8 +3,8 @@
 When: the way to the answer is known beforehand: extract, then translate, then check.
 Not when: the way depends on what is found (maestro, decompose), or the steps do not need each other (map).
 Options: `steps`, each with `name`, `template` (or `prompt_ref`, a declared prompt, with `values` of its own), and as it needs `agent`,
-`system`, `model`, `options`, `format`, `gate`, `review`; `beside` (runs with the step before it), `when` (only if an earlier answer has a
-word, or has not), `refine` (an agent writes its prompt anew first).
+`system`, `model`, `fallback_models`, `needs`, `options`, `format`, `gate`, `review`; `beside` (runs with the step before it), `when` (only
+if an earlier answer has a word, or has not), `refine` (an agent writes its prompt anew first).
 Cost: one call a step, one a refinement, one a repair that its gate asks for; depth as many, steps beside each other counted once.
 
     prompt ─► step 1 ─► gate ─┬─► step 2 ─► gate ─┬─► step 4 ─► answer
@@ -33,7 +33,7 @@ from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import Job
+from shared.contracts.job import Job, Needs
 from shared.contracts.review import Decision, ReviewRules
 from shared.contracts.step import StepRequest
 from shared.contracts.verdict import CritiqueVerdict
@@ -103,6 +103,8 @@ class ChainStep(PatternInput):
     agent: Reference | None = None
     system: str | None = Field(default=None, max_length=32_000)
     model: ModelName | None = None
+    fallback_models: tuple[ModelName, ...] | None = Field(default=None, max_length=8)
+    needs: Needs | None = None
     options: Options | None = None
     format: Literal["json"] | JsonObject | None = None
     gate: Gate = Gate()
@@ -205,7 +207,8 @@ def job_input(job: Job) -> str:
 
 def _request(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepRequest:
     message = ChatMessage(role="user", content=prompt)
-    own = {"stream": stream, **{name: value for name in ("model", "options", "format") if (value := getattr(step, name)) is not None}}
+    told = ("model", "fallback_models", "needs", "options", "format")
+    own = {"stream": stream, **{name: value for name in told if (value := getattr(step, name)) is not None}}
     if step.agent is not None:
         return ctx.request(job, step.agent, message, **own)
     system = step.system or job.system

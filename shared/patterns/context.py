@@ -16,8 +16,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic_core import to_json
 
 from shared.agents.beliefs import Said
+from shared.agents.choosing import Means
 from shared.agents.queries import query_of
 from shared.contracts.agents import PinnedTool, Team
+from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.conversation import Memory
 from shared.contracts.failure import Failure, FailureKind
@@ -185,7 +187,7 @@ def _cut(fact: Any, longest: int) -> Any:
 
 class SoFar(NamedTuple):
     """What history tells of the job up to the end that the pattern goes on from: what was used, seconds since its acceptance, and for how
-    long the model of the last answer ran. For what is told about an answer; none of it may decide what is asked.
+    long the model of the last answer ran. For what is told about an answer; of what is asked it decides which model, and nothing else.
     """
 
     usage: Usage = Usage()
@@ -206,22 +208,18 @@ class Context:
     """
 
     __slots__ = (
-        "baseline",
-        "best_answer",
-        "dropped",
-        "found",
-        "job",
-        "limits",
-        "pools",
-        "said",
-        "sealed",
-        "seconds",
-        "seen",
-        "so_far",
-        "team",
-    )
+        "baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "priority_class", "said", "sealed", "seconds", "seen",
+        "so_far", "team",
+    )  # fmt: skip
 
-    def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
+    def __init__(
+        self,
+        job: str = "",
+        team: Team | None = None,
+        limits: Limits | None = None,
+        seconds: float = 3_600.0,
+        priority_class: PriorityClass = PriorityClass.STANDARD,
+    ) -> None:
         self.best_answer: Answer | None = None
         self.baseline: Baseline | None = SINGLE_ANSWER
         self.so_far = _NOTHING
@@ -239,11 +237,16 @@ class Context:
         self.team = team or _NO_TEAM
         self.limits = limits or _NO_LIMITS
         self.seconds = seconds
+        self.priority_class = priority_class
 
     def seed(self, *labels: str | int) -> int:
         """A number below 2**31 that is this job's own, another one for other labels: seeds of samples, of shuffles."""
         text = "\x1f".join(map(str, (self.job, *labels)))
         return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
+
+    def means(self) -> Means:
+        """What is left to the job by now."""
+        return Means(self.priority_class, self.seconds - self.so_far.seconds, self.limits.cost, self.so_far.usage.cost)
 
     def shuffled(self, items: Sequence[Any], *labels: str | int) -> list[Any]:
         """A new order, the same at each run of this job."""

@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from shared.agents.cards import applied
+from shared.agents.choosing import chosen
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -95,6 +97,8 @@ class Wanted:
     content: Content | None = None
     """The request's, as it was rendered."""
     review: ReviewTerms | None = None
+    choice: str | None = None
+    """How the request's model was chosen, where it was."""
 
 
 @dataclass(slots=True)
@@ -222,10 +226,15 @@ class Run:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            request = applied(command.request, models) if (models := self.context.team.models) else command.request
-            content = request.content()
-            rendered = request.rendered(content)
-            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content)
+            request, choice, team = command.request, None, self.context.team
+            named = applied(request, team.models) if team.models else request
+            content = named.content()
+            rendered = named.rendered(content)
+            if team.rated:  # not part of the id: another release may choose otherwise
+                request, choice = chosen(request, team, self.context.means(), partial(self._draw, path))
+            else:
+                request = named
+            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content, choice=choice)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
                 raise ValueError("a sleep is between 0 and 1e9 seconds")
@@ -240,6 +249,9 @@ class Run:
         fiber.step = wanted.step
         self._wanted[wanted.step] = wanted
         self._waiting[wanted.step] = fiber
+
+    def _draw(self, path: str, label: str) -> float:
+        return self.context.seed("choice", path, label) / 2**31
 
     def _step_id(self, path: str, rendered: bytes) -> StepId:
         return step_id(self.job_id, self.pattern.name, self.pattern.version, path, rendered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from services.planner.batches.batch_owner import BatchPolicy
@@ -11,6 +11,7 @@ from services.planner.conversations.owner import ConversationPolicy
 from services.planner.state.caching import CachePolicy
 from shared.agents.beliefs import Beliefs
 from shared.agents.table import Declarations
+from shared.contracts.agents import Belief, QueryKind
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.patterns import BUILT_IN, Patterns
@@ -20,6 +21,11 @@ from shared.scheduling.retry import RetryPolicy
 
 def _limits() -> Limits:
     return Limits(calls=64, steps=128, depth=4, width=16)
+
+
+def nothing_learned(_: str, model: str) -> Mapping[QueryKind, Belief]:
+    """Nobody judges."""
+    return {}
 
 
 def never_silent(_: NodeId, now: float) -> float:
@@ -72,6 +78,8 @@ class Policy:
     """The same of what they are likely to read."""
     beliefs: Beliefs = field(default_factory=Beliefs)
     """What judges have said of models, in all homes. No event depends on it."""
+    learned: Callable[[str, str], Mapping[QueryKind, Belief]] = nothing_learned
+    """What is believed of a model, by tenant and the model's full name: pinned by jobs that choose."""
     caching: CachePolicy = field(default_factory=CachePolicy)
     hedge_share: float = 0.05
     """Of the interactive steps that do not stream at most so many get a second attempt beside a slow one; 0: none does."""
