@@ -12,17 +12,15 @@ from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerSettings
 from services.planner.shard.homes import QUIET_SECONDS, Homes
 from services.planner.shard.wiring import Wiring
-from shared.agents.beliefs import TELL_SECONDS, Beliefs
 from shared.agents.table import Declarations
-from shared.contracts import beliefs, headers, schedule
+from shared.contracts import schedule
 from shared.contracts.event import NEWEST
 from shared.kafka.assignor import HomeAssignor
-from shared.kafka.port import Message
 from shared.patterns import load
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
-from shared.processing.registry import LimitsByTenant, follow_registry, registry_key
+from shared.processing.registry import LimitsByTenant, follow_registry
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 from shared.service.processor import Processor, every
@@ -44,15 +42,14 @@ class Planner:
     name = "planner"
 
     def __init__(self, environment: Environment, settings: PlannerSettings) -> None:
-        self._env, self._settings, clock, topics = environment, settings, environment.clock, environment.topics
+        self._env, self._settings, clock, topics, name = environment, settings, environment.clock, environment.topics, environment.instance
         self._patterns, self._agents = load(environment.settings.patterns), Declarations()
         self.homes = Homes(topics, clock)
         # A lane's task begins a turn later: what is dispatched beside an append arrives with it, and leaves in its request.
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        self._beliefs, name = Beliefs(topics.settings.home_partitions), environment.instance
-        kinds = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds, **self._beliefs.kinds}
+        kinds = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds, **self.homes.beliefs.kinds}
         self._declared = follow_registry(environment.log, clock, topics, client_id=f"{name}-registry", service=self.name, kinds=kinds)
         self._heard = NodesHeard(environment.log, clock, topics, f"{name}-heard")
         self._schedules.complete = self._declared.caught_up
@@ -64,8 +61,7 @@ class Planner:
     async def _connect(self) -> None:
         """Whose limits hold is known before the first job is read, if there are any."""
         env, topics, settings, processor, homes = self._env, self._env.topics, self._settings, self._processor, self.homes
-        of_cluster = {"capabilities": topics.settings.capabilities, "patterns": self._patterns, "declared": self._agents}
-        policy = replace(settings.policy(), **of_cluster, beliefs=self._beliefs, learned=self._beliefs.of)
+        policy = replace(settings.policy(), capabilities=topics.settings.capabilities, patterns=self._patterns, declared=self._agents)
         await first_look(env.log, topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
@@ -92,7 +88,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(policy, silent_seconds=self._heard.silent_seconds),
+                policy=replace(policy, silent_seconds=self._heard.silent_seconds, beliefs=homes.beliefs, learned=homes.beliefs.of),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),
@@ -112,21 +108,13 @@ class Planner:
         processor.spawn(
             *homes.parts(),
             every(env.clock, settings.commit_interval_seconds, homes.commit),
-            every(env.clock, TELL_SECONDS, self._tell),
             self.outbox.run(producer, partial(env.log.producer, client_id=f"{env.instance}-callers")),
             *(self._eager.parts(producer, self.outbox) if settings.eager else (self._heard.run(),)),
         )
-
-    def _tell(self) -> None:
-        """What judges have said since: each home's owner tells the others, and his successor."""
-        registry = self._env.topics.registry
-        for home, value in self._beliefs.to_tell():
-            self.outbox.put(Message(registry, value, registry_key(beliefs.KIND, home), 0, headers.envelope("home_beliefs")))
 
     async def _drain(self) -> None:
         """Finish the rounds in flight, commit and leave the group."""
         await self._eager.announce(leaving=True)
         await self.homes.suspend()
-        self._tell()
         await self.outbox.idle(QUIET_SECONDS)
         await self.homes.commit()

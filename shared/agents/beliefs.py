@@ -25,7 +25,7 @@ know less: decision 0064."""
 _MOST_HOMES = 4_096
 
 
-class Said(NamedTuple):
+class Judgement(NamedTuple):
     """A judge has said this of one answer."""
 
     model: ModelName
@@ -41,7 +41,7 @@ class _Home:
     epoch: int = -1
     models: OrderedDict[str, dict[QueryKind, tuple[float, float]]] = field(default_factory=OrderedDict)
 
-    def add(self, said: Said, fades: float) -> None:
+    def add(self, said: Judgement, fades: float) -> None:
         kinds = self.models.setdefault(said.model, {})
         self.models.move_to_end(said.model)
         good, bad = kinds.get(said.kind, (0.0, 0.0))
@@ -86,7 +86,7 @@ class Beliefs:
             if gone and home.epoch >= 0:  # this process has counted there, and may have told it meanwhile
                 self._untold.add(number)
 
-    def count(self, number: int, epoch: int, offset: int, said: Sequence[Said]) -> None:
+    def count(self, number: int, epoch: int, offset: int, said: Sequence[Judgement]) -> None:
         """A job of this home has ended; its settle event lies at `offset`. `epoch`: in which its owner holds the home."""
         home = self._homes.setdefault(number, _Home())
         if home.epoch != epoch:

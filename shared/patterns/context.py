@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
-from shared.agents.beliefs import Said
+from shared.agents.beliefs import Judgement
 from shared.agents.choosing import Means
 from shared.agents.queries import query_of
 from shared.contracts.agents import PinnedTool, Team
@@ -231,7 +231,7 @@ class Context:
         self.sealed = False
         """No answer may leave before its tenant's policies have passed it."""
         self.pools: list[Pool] = []
-        self.said: tuple[Said, ...] = ()
+        self.said: tuple[Judgement, ...] = ()
         """What judges have found of models' answers."""
         self.job = job
         self.team = team or _NO_TEAM
@@ -350,7 +350,7 @@ class Context:
         there is nothing to note. What the cache has served was judged when it was written.
         """
         if answer.model is not None and answer.served is None and len(self.said) < MOST_SAID:
-            self.said = (*self.said, Said(canonical(answer.model), query_of(asked).kind, good))
+            self.said = (*self.said, Judgement(canonical(answer.model), query_of(asked).kind, good))
 
     def beside(self, what: str, text: str, took: Spent, *, same: bool) -> None:
         """Note what a simpler way would have answered (`Baseline`). On a share of jobs it is judged beside the answer, of which it is no

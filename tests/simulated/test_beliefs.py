@@ -7,12 +7,15 @@ import json
 
 import pytest
 
-from shared.agents.beliefs import TELL_SECONDS, Beliefs, Said
+from shared.agents.beliefs import TELL_SECONDS, Beliefs, Judgement
+from shared.agents.table import Declarations
+from shared.contracts.agents import ModelCard
 from shared.contracts.beliefs import KIND
 from shared.contracts.chat import Answer
-from shared.contracts.event import JobSettled
+from shared.contracts.event import JobAccepted, JobSettled
 from shared.contracts.step import Step
-from shared.kafka.port import TopicPartition
+from shared.kafka.port import Message, TopicPartition
+from shared.processing.registry import registry_key
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
 
@@ -62,7 +65,7 @@ def judged(world: World) -> Beliefs:
             answer = event.result.answer
             assert answer is not None
             kind = "code" if "python" in answer.text else "creative"
-            found.count(home, 0, offset, [Said("m:latest", kind, "even" in answer.text)])
+            found.count(home, 0, offset, [Judgement("m:latest", kind, "even" in answer.text)])
     return found
 
 
@@ -101,13 +104,32 @@ def test_the_registry_holds_what_history_says(killed_after: float | None) -> Non
     run(body())
 
 
-def test_a_planner_that_leaves_tells_before_it_goes() -> None:
+def declare(world: World, name: str, card: ModelCard) -> None:
+    entries = Declarations().to_declare("card", name, card, at=0.0, by="admin")
+    registry = world.topics.registry
+    messages = [Message(registry, value, registry_key("card", entry), 0) for entry, value in entries.items()]
+    world.log.write(TopicPartition(registry, 0), messages)
+
+
+def test_a_planner_that_leaves_tells_before_it_goes_and_the_next_ones_jobs_have_it_pinned() -> None:
+    """What a later job chooses by is in its first event."""
+
     async def body() -> None:
         async with begin() as world:
             world.start("p")
             submit(world, range(JOBS))
             await world.until(lambda: world.finished() == JOBS)
             await world.stop("p")
-            assert same(told(world), judged(world))
+            known = told(world)
+            assert same(known, judged(world))
+            declare(world, "mine", ModelCard(model="m", tier="small"))
+            world.start("q")
+            world.produce(json.dumps({"id": "later", "prompt": "x", "model": "tier:small"}).encode(), home=0)
+            await world.until(lambda: world.finished() == JOBS + 1)
+            events = [each for home in range(HOMES) for each in world.history(home) if isinstance(each, JobAccepted)]
+            [row] = next(event.team.rated for event in events if event.job.endswith("later"))
+            assert {kind: belief.good for kind, belief in row.beliefs.items()} == pytest.approx(
+                {kind: belief.good for kind, belief in known.of("", "m:latest").items()}, abs=0.1
+            )
 
     run(body())

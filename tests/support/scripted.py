@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from shared.agents.beliefs import Said
+from shared.agents.beliefs import Judgement
 from shared.contracts.agents import Member, Team
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
@@ -57,7 +57,7 @@ class Played:
     failure: Failure | None = None
     best: Answer | None = None
     baseline: Baseline | None = SINGLE_ANSWER
-    said: tuple[Said, ...] = ()
+    said: tuple[Judgement, ...] = ()
     seconds: float = 0.0
     asked: list[StepRequest] = field(default_factory=list)
     history: list[tuple[Any, ...]] = field(default_factory=list)

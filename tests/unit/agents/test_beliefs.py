@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from shared.agents.beliefs import NEWEST, Beliefs, Said
+from shared.agents.beliefs import NEWEST, Beliefs, Judgement
 from shared.contracts.agents import QueryKind
 from shared.contracts.beliefs import KIND, MOST_MODELS, HomeBeliefs
 
-GOOD, BAD = Said("m:1", "code", True), Said("m:1", "code", False)
+GOOD, BAD = Judgement("m:1", "code", True), Judgement("m:1", "code", False)
 KINDS: tuple[QueryKind, ...] = ("code", "creative")
 
 
@@ -73,7 +73,7 @@ def test_a_home_is_bounded_and_least_recently_judged_models_go() -> None:
     known = Beliefs()
     known.count(0, 0, 0, (GOOD,))
     for offset in range(1, 3 * MOST_MODELS):
-        known.count(0, 0, offset, (Said(f"{'x' * 190}:{offset}", "code", True), *([GOOD] * (offset % 9 == 0))))
+        known.count(0, 0, offset, (Judgement(f"{'x' * 190}:{offset}", "code", True), *([GOOD] * (offset % 9 == 0))))
     assert len(known.models()) == MOST_MODELS
     assert "m:1" in known.models()
     [(name, value)] = tell(known)
@@ -84,7 +84,7 @@ def test_a_home_is_bounded_and_least_recently_judged_models_go() -> None:
 def test_an_administrator_has_it_forgotten() -> None:
     """Of one model, or of all; who counts there tells so, since he may have told of it once more meanwhile."""
     owner, reader = Beliefs(), Beliefs()
-    owner.count(0, 0, 1, (GOOD, Said("n:latest", "code", True)))
+    owner.count(0, 0, 1, (GOOD, Judgement("n:latest", "code", True)))
     stale = tell(owner, reader)
     for known in (owner, reader):
         known.on_entry(KIND, "forgotten:n", b"{}")
@@ -123,7 +123,7 @@ def play(seed: int, verdicts: int, changes: int, homes: int = 6) -> list[tuple[f
             seen = known.of("", model).get(kind)
             drawn[model] = chance.betavariate(1.0 + (seen.good if seen else 0.0), 1.0 + (seen.bad if seen else 0.0))
         chosen = max(drawn, key=drawn.__getitem__)
-        known.count(chance.randrange(homes), 0, number, (Said(chosen, kind, chance.random() < rates[chosen, kind]),))
+        known.count(chance.randrange(homes), 0, number, (Judgement(chosen, kind, chance.random() < rates[chosen, kind]),))
         lost = max(rates[model, kind] for model in drawn) - rates[chosen, kind]
         found.append((lost, lost == 0.0))
     return found
