@@ -10,10 +10,11 @@ import pytest
 from shared.contracts.chat import Answer, Served
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
+from shared.contracts.review import Decision
 from shared.contracts.step import StepRequest
 from shared.contracts.verdict import CritiqueVerdict
 from shared.patterns.cascade import CASCADE
-from shared.patterns.chain import CHAIN
+from shared.patterns.chain import CHAIN, judge_by
 from shared.patterns.context import MOST_SAID, Context
 from shared.patterns.critic import CRITIC
 from shared.patterns.maestro import MAESTRO
@@ -83,6 +84,17 @@ def test_a_verdict_is_noted(pattern: Pattern, given: dict[str, Any], script: Scr
 @pytest.mark.parametrize("failure", [DOWN, Failure(kind=FailureKind.UNCHECKED, message="no critic")])
 def test_what_fails_is_no_verdict(pattern: tuple[Pattern, dict[str, Any]], failure: Failure) -> None:
     assert noted(*pattern, lambda _: Reply(failure)) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "by", "good"),
+    [("approve", "ann", [True]), ("reject", "ann", [False]), ("edit", "ann", []), ("approve", "", []), ("reject", "", [])],
+)
+def test_people_have_said_it(verdict: Any, by: str, good: list[bool]) -> None:
+    """Nobody knows how bad a text was that they edit; and a time that is over has said nothing."""
+    ctx = Context()
+    judge_by(ctx, request_of(Job(prompt="x")), Answer(text="x", model="m"), Decision(verdict, "x", (by,) if by else (), 0.0))
+    assert [each.good for each in ctx.said] == good
 
 
 def test_what_the_cache_serves_and_what_nobody_wrote_counts_for_nobody() -> None:
