@@ -122,6 +122,10 @@ class Beliefs:
                 HomeBeliefs(through=home.through, models={model: _told(kinds) for model, kinds in home.models.items()}).to_bytes(),
             )
 
+    def not_told(self, name: str) -> None:
+        """That entry did not come to lie there: it is told again."""
+        self._untold.add(int(name))
+
 
 _NOTHING: Mapping[QueryKind, tuple[float, float]] = {}
 

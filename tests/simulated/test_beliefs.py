@@ -133,3 +133,21 @@ def test_a_planner_that_leaves_tells_before_it_goes_and_the_next_ones_jobs_have_
             )
 
     run(body())
+
+
+def test_what_the_registry_does_not_take_is_told_later() -> None:
+    async def body() -> None:
+        async with begin() as world:
+            world.start("p")
+            await world.until(lambda: world.log.partition_count(world.topics.registry) == 1)
+            await asyncio.sleep(5)
+            world.log.faults.away[world.topics.registry] = 1.0
+            submit(world, range(JOBS))
+            await world.until(lambda: world.finished() == JOBS)
+            await asyncio.sleep(3 * TELL_SECONDS)
+            assert total(told(world)) == 0.0
+            world.log.faults.heal()
+            await asyncio.sleep(3 * TELL_SECONDS)
+            assert same(told(world), judged(world))
+
+    run(body())

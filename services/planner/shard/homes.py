@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from services.planner.intake.look_ahead import LookAhead
@@ -17,6 +18,7 @@ from shared.clock import Clock
 from shared.contracts import beliefs, headers
 from shared.errors import CommitRefused, LogError
 from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.lane import Sent
 from shared.processing.registry import registry_key
 from shared.service import kafka_silence
 from shared.service.processor import every
@@ -120,7 +122,12 @@ class Homes:
         """What judges have said since: each home's owner tells the others, and his successor."""
         for home, value in self.beliefs.to_tell():
             key = registry_key(beliefs.KIND, home)
-            self._wiring.outbox.put(Message(self._topics.registry, value, key, 0, headers.envelope("home_beliefs")))
+            message = Message(self._topics.registry, value, key, 0, headers.envelope("home_beliefs"))
+            self._wiring.outbox.put(message, partial(self._on_told, home), again=False, patience_seconds=TELL_SECONDS)
+
+    def _on_told(self, home: str, result: Sent) -> None:
+        if isinstance(result, Exception):
+            self.beliefs.not_told(home)
 
     # Reading
 
