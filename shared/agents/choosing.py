@@ -124,7 +124,7 @@ def _row(card: ModelCard, beliefs: Mapping[QueryKind, Belief], seen: Mapping[str
     if there is None:
         return RatedModel.of_valid(**own, window=card.window, abilities=able, state="away" if seen else None)
     told = {"state": there.state, "speed": there.speed, "load_seconds": there.load_seconds}
-    return RatedModel.of_valid(**own, **told, window=card.window or there.window, abilities={**there.abilities, **able})
+    return RatedModel.of_valid(**own, **told, window=card.window or there.window, abilities={**able, **there.abilities})
 
 
 def chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str], float]) -> tuple[StepRequest, str | None]:
