@@ -48,7 +48,7 @@ class StepStatus(BaseModel):
     why: str | None = None
     """Why its newest attempt's node was chosen, as JSON (`shared/placement/why.py`)."""
     choice: str | None = None
-    """Where its model was chosen: how, as JSON (`shared/agents/choosing.py`)."""
+    """Where its model was chosen: how, as JSON (`shared/agents/suiting.py`)."""
     missing: list[str] = Field(default_factory=list)
     """While it is unplaced: what no live node has."""
     progress: TaskProgress | None = None

@@ -16,7 +16,7 @@ from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.replay import replay
 from infra.cli.rest import api, describe
 from infra.cli.tree import draw
-from shared.agents import choosing
+from shared.agents import suiting
 from shared.contracts.result import Result, Status
 from shared.placement import why
 from shared.scheduling.places import in_words
@@ -58,8 +58,8 @@ def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool, 
 def _why(status: dict[str, Any]) -> Iterator[str]:
     """Of each step, how its model was chosen, and as its newest attempt was placed."""
     for step in status.get("steps", ()):
-        told, choice = why.read(step.get("why") or ""), choosing.read(step.get("choice") or "")
-        lines = [*([] if choice is None else choosing.in_words(choice)), *([] if told is None else why.in_words(told))]
+        told, choice = why.read(step.get("why") or ""), suiting.read(step.get("choice") or "")
+        lines = [*([] if choice is None else suiting.in_words(choice)), *([] if told is None else why.in_words(told))]
         yield f"{step.get('path') or step['id']}: " + ("" if lines else "not told")
         yield from (f"  {line}" for line in lines)
 

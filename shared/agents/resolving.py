@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import get_args
 
 from shared.agents.cards import cards_of, check_card, pinned_models, tier_of
-from shared.agents.choosing import Known, rated
+from shared.agents.suiting import KnownModels, rated
 from shared.agents.table import Declarations, UnknownProfile
 from shared.agents.templates import check_prompt, render
 from shared.contracts.agents import (
@@ -67,7 +67,7 @@ def with_models(table: Declarations, team: Team, demands: Sequence[tuple[str, ..
     return _as_read(team.model_copy(update={"models": models})) if models else team
 
 
-def with_choice(table: Declarations, team: Team, demands: Iterable[tuple[str, ...]], capability: str, known: Known) -> Team:
+def with_choice(table: Declarations, team: Team, demands: Iterable[tuple[str, ...]], capability: str, known: KnownModels) -> Team:
     """The team with what `auto` and tiers among these names are chosen from as of now. Where a job's first event has no room for that, it
     goes on without.
     """

@@ -97,7 +97,7 @@ Tier = Literal["small", "medium", "large"]
 and a job demands "a small one", not "0.37 of one"."""
 Quality = Annotated[float, Field(ge=0, le=1)]
 QueryKind = Literal["code", "maths", "creative", "factual", "other"]
-"""Of what a step asks, as far as its words tell (`agents/queries`)."""
+"""Of what a step asks, as far as its words tell (`agents/features`)."""
 Readiness = Literal["free", "busy", "cold", "away"]
 """Of a model: in memory beside a free slot; in memory, nowhere with one; on a disk alone; on no live node."""
 
@@ -238,7 +238,7 @@ class Team(Contract):
     tools: tuple[PinnedTool, ...] = Field(default=(), max_length=MOST_MEMBERS)
     models: tuple[PinnedModel, ...] = Field(default=(), max_length=MOST_NAMES)
     rated: tuple[RatedModel, ...] = Field(default=(), max_length=MOST_RATED)
-    """What `auto` and tiers are chosen from (`agents/choosing`)."""
+    """What `auto` and tiers are chosen from (`agents/suiting`)."""
     profiles: dict[QueryKind, Options] = Field(default={}, max_length=8)
     """What a step has by its kind where its model was chosen."""
 

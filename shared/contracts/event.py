@@ -97,7 +97,7 @@ class FirstAsk(Contract):
     """Whose mailbox the planner wrote the first attempt into, beside this event, and why, for people; absent where a router chooses."""
     why: Sentence = ""
     choice: Explanation | None = None
-    """Where its model was chosen for `auto` or a tier: how (`agents/choosing`), as JSON."""
+    """Where its model was chosen for `auto` or a tier: how (`agents/suiting`), as JSON."""
 
 
 class JobAccepted(Fact):

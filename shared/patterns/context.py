@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic_core import to_json
 
 from shared.agents.beliefs import Judgement
-from shared.agents.choosing import Means
-from shared.agents.queries import query_of
+from shared.agents.features import query_of
+from shared.agents.suiting import Means
 from shared.contracts.agents import PinnedTool, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from shared.agents.cards import applied
-from shared.agents.choosing import chosen
+from shared.agents.suiting import chosen
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef

@@ -13,8 +13,8 @@ from services.planner.state import driving, turns
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
 from shared.agents.cards import cards_of
-from shared.agents.choosing import Known
 from shared.agents.resolving import demands_of, resolve, with_choice, with_models
+from shared.agents.suiting import KnownModels
 from shared.contracts.agents import NOBODY, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
@@ -157,7 +157,7 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         team = with_models(policy.declared, team, demands, given.job.needed_capability)
         own = book.funds.tenants.get(given.job.tenant)
         if cards_of(policy.declared) and (own is None or own.choice):
-            known = Known(partial(policy.learned, given.job.tenant), book.mailboxes.models() if book.mailboxes else {})
+            known = KnownModels(partial(policy.learned, given.job.tenant), book.mailboxes.models() if book.mailboxes else {})
             team = with_choice(policy.declared, team, demands, given.job.needed_capability, known)
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.state.policy import Policy
-from shared.agents import choosing
-from shared.agents.choosing import read
+from shared.agents import suiting
+from shared.agents.suiting import read
 from shared.contracts.agents import Belief, Profile, RatedModel
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
@@ -76,7 +76,7 @@ def test_another_release_that_chooses_otherwise_lets_a_job_go_on(desk: Desk, mon
     """Its weights, its words: what was asked is known by what the pattern asked for, not by what was chosen for that."""
     desk.submit(**TWO)
     asked_ = desk.step
-    monkeypatch.setattr(choosing, "_quality", lambda row, *_: row.model == "poet:7b")
+    monkeypatch.setattr(suiting, "_quality", lambda row, *_: row.model == "poet:7b")
     desk.take_over()
     assert (desk.step.id, desk.step.request.model, asked_.request.model) == (asked_.id, "poet:7b", "coder:7b")
     [poem] = dispatched(desk.say(succeeded(desk.job, desk.step, "fine", claim=None)))

@@ -1,4 +1,4 @@
-"""Choosing: which model a step gets that asks for `auto` or a tier, in which order others answer in its place, and how it is asked. Pure.
+"""Suiting: which model a step gets that asks for `auto` or a tier, in which order others answer in its place, and how it is asked. Pure.
 
 The job pins what there is to choose from when it is accepted (`Team.rated`): what cards say, what was learned, how the fleet was. So the
 choice is a function of its first event, the step, and what history says of cost and time: a replay, a successor and a fork choose the same,
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from shared.agents.cards import Cards, applied, said, tier_of
-from shared.agents.queries import Query, query_of
+from shared.agents.features import QueryFeatures, query_of
 from shared.contracts.agents import MOST_FALLBACKS, MOST_RATED, Belief, ModelCard, QueryKind, RatedModel, Team
 from shared.contracts.base import Contract, Count, Label, ModelName, PriorityClass
 from shared.contracts.chat import Operation, Options
@@ -55,7 +55,7 @@ def _nothing(_: str) -> Mapping[QueryKind, Belief]:
     return {}
 
 
-class Known(NamedTuple):
+class KnownModels(NamedTuple):
     """What is known of models by now, by their full names: what is believed of one, and what live nodes tell; empty: nobody knows."""
 
     learned: Callable[[str], Mapping[QueryKind, Belief]] = _nothing
@@ -99,7 +99,7 @@ def may_be_chosen(card: ModelCard) -> bool:
     return card.tier is not None or bool(card.quality)
 
 
-def rated(of: Cards, names: Iterable[str], capability: str, known: Known) -> tuple[RatedModel, ...]:
+def rated(of: Cards, names: Iterable[str], capability: str, known: KnownModels) -> tuple[RatedModel, ...]:
     """What a job that names these may choose from, best first by the cards."""
     wanted = set(names)
     tiers = {tier for name in wanted if (tier := tier_of(name)) is not None}
@@ -124,7 +124,7 @@ def _row(card: ModelCard, beliefs: Mapping[QueryKind, Belief], seen: Mapping[str
     if there is None:
         return RatedModel.of_valid(**own, window=card.window, abilities=able, state="away" if seen else None)
     told = {"state": there.state, "speed": there.speed, "load_seconds": there.load_seconds}
-    return RatedModel.of_valid(**own, **told, window=card.window or there.window, abilities={**there.abilities, **able})
+    return RatedModel.of_valid(**own, **told, window=card.window or there.window, abilities={**able, **there.abilities})
 
 
 def chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str], float]) -> tuple[StepRequest, str | None]:
@@ -178,7 +178,7 @@ def _group(rows: Sequence[RatedModel], name: str) -> list[RatedModel]:
     return [] if tier is None else [row for row in rows if row.tier == tier]
 
 
-def _abilities(query: Query) -> tuple[Ability, ...]:
+def _abilities(query: QueryFeatures) -> tuple[Ability, ...]:
     return (*(("vision",) if query.picture else ()), *(("tools",) if query.tools else ()))
 
 
@@ -196,7 +196,7 @@ def _with_models(request: StepRequest, order: list[str], first: RatedModel | Non
 
 
 def _ranked(
-    rows: Sequence[RatedModel], request: StepRequest, query: Query, means: Means, draw: Callable[[str], float] | None
+    rows: Sequence[RatedModel], request: StepRequest, query: QueryFeatures, means: Means, draw: Callable[[str], float] | None
 ) -> list[_Seen]:
     """What is to be expected of each. `draw`: some may be better than they are believed to be."""
     answer = request.options.max_tokens or ANSWER_TOKENS
@@ -232,7 +232,7 @@ def _quality(row: RatedModel, kind: QueryKind, capability: str, draw: Callable[[
     return mean + (2.0 * draw(row.model) - 1.0) * sqrt(3.0 * mean * (1.0 - mean) / (count + 1.0))
 
 
-def _scores(seen: Sequence[_Seen], query: Query, means: Means) -> dict[str, float]:
+def _scores(seen: Sequence[_Seen], query: QueryFeatures, means: Means) -> dict[str, float]:
     price, time = _PRICE_AND_TIME[means.priority_class]
     worth = min(1.0, _WORTH[query.kind] + (_LONG_WORTH if query.tokens > _LONG_TOKENS else 0.0))
     dearest, slowest = max(one.cost for one in seen) or 1.0, max(_NOTICED_SECONDS, *(one.seconds for one in seen))

@@ -1,4 +1,4 @@
-"""Queries: what a step's words tell of what it asks: their length, language, kind. Pure; time is linear in what is looked at, which is
+"""Features: what a step's words tell of what it asks: their length, language, kind. Pure; time is linear in what is looked at, which is
 bounded: the first and the last 4,000 characters of the last message of a user; of all else the length.
 
 What it cannot tell: irony, what is meant by "go on", a language or a trade whose words are not here, whether a task is hard. A question
@@ -23,7 +23,7 @@ _FEWEST_WORDS = 2
 """Common words of a language, before a text is of it."""
 
 
-class Query(NamedTuple):
+class QueryFeatures(NamedTuple):
     """`tokens`: of all that the model reads, rather too many; `language`: by ISO 639-1, empty where it is not known."""
 
     kind: QueryKind
@@ -121,10 +121,10 @@ _COMMON: dict[str, frozenset[str]] = {
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def query_of(request: StepRequest) -> Query:
+def query_of(request: StepRequest) -> QueryFeatures:
     """Total: whatever the request is."""
     there, text = request.input_ref, _ends(_said(request))
-    return Query(
+    return QueryFeatures(
         _kind(text, schema=request.format is not None),
         _tokens(request),
         language_of(text),

@@ -1,4 +1,4 @@
-"""Queries: what a step's words tell, over prompts in several languages; whatever the text, it is told, and in bounded time."""
+"""Features: what a step's words tell, over prompts in several languages; whatever the text, it is told, and in bounded time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.agents.queries import LOOKED_AT, Query, language_of, query_of
+from shared.agents.features import LOOKED_AT, QueryFeatures, language_of, query_of
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import ChatMessage, Operation
 from shared.contracts.job import InputRef
 from shared.contracts.step import StepRequest
 
 
-def asked(text: str, **fields: object) -> Query:
+def asked(text: str, **fields: object) -> QueryFeatures:
     return query_of(StepRequest(messages=(ChatMessage(role="user", content=text),), **fields))
 
 
@@ -101,7 +101,7 @@ def test_only_the_last_words_of_a_user_tell_the_kind() -> None:
 def test_of_what_lies_in_a_blob_only_the_size_is_known() -> None:
     blob = BlobRef(digest="b" * 32, partition=0, first=0, last=0, chunks=1, size=90_000, written_at=0.0)
     there = InputRef(blob=blob, characters=80_000, longest=90_000, fewest_tokens=9_000, images=True, tools=True)
-    assert query_of(StepRequest(input_ref=there)) == Query("other", 30_000, "", tools=True, schema=False, picture=True)
+    assert query_of(StepRequest(input_ref=there)) == QueryFeatures("other", 30_000, "", tools=True, schema=False, picture=True)
 
 
 @given(st.text(max_size=400), st.sampled_from(list(Operation)))

@@ -1,4 +1,4 @@
-"""Choosing: for whatever is asked there is a choice, the same each time; a caller's word counts; better never loses to equal; a job that
+"""Suiting: for whatever is asked there is a choice, the same each time; a caller's word counts; better never loses to equal; a job that
 has spent nearly all gets the cheapest that fits.
 """
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.agents.cards import cards_of
-from shared.agents.choosing import MOST_BYTES, Known, Means, chosen, in_words, rated, read
 from shared.agents.resolving import with_choice, with_models
+from shared.agents.suiting import MOST_BYTES, KnownModels, Means, chosen, in_words, rated, read
 from shared.agents.table import UnknownCard
 from shared.contracts.agents import NOBODY, Belief, RatedModel, Team
 from shared.contracts.base import PriorityClass
@@ -30,11 +30,11 @@ FLEET = table(
     vectors={"model": "nomic", "tier": "small", "capabilities": ("embed",)},
     plain={"model": "plain:1b"},
 )
-NOTHING, PLENTY = Known(), Means()
+NOTHING, PLENTY = KnownModels(), Means()
 POEM, CODE, FACT = "Write a poem about the sea.", "Write a Python function that sorts a list.", "What is the capital of Peru?"
 
 
-def team_of(*names: str, known: Known = NOTHING, capability: str = "chat") -> Team:
+def team_of(*names: str, known: KnownModels = NOTHING, capability: str = "chat") -> Team:
     return with_choice(FLEET, with_models(FLEET, NOBODY, [names], capability), [names], capability, known)
 
 
@@ -62,7 +62,7 @@ def test_what_is_asked_goes_to_the_model_that_suits_it() -> None:
     picture = StepRequest(messages=(ChatMessage(role="user", content="What is this?", images=("aGk=",)),))
     assert models(picture)[0] == "llava:7b", "the others say nothing of pictures"
     assert models(asked("hi there"), means=Means(PriorityClass.BATCH))[0] != "qwen3:32b", "a chat is not worth the dearest"
-    assert "plain:1b" not in models(asked(CODE), team_of("auto", known=Known(seen=seen))), "nobody has said how good it is"
+    assert "plain:1b" not in models(asked(CODE), team_of("auto", known=KnownModels(seen=seen))), "nobody has said how good it is"
 
 
 def test_any_model_stands_behind_those_that_were_chosen() -> None:
@@ -111,8 +111,8 @@ def test_only_what_a_model_writes_is_chosen(operation: Operation) -> None:
 
 def test_nothing_is_pinned_where_nothing_is_to_be_chosen() -> None:
     assert team_of("qwen3:32b").rated == team_of("auto", capability="embed").rated == ()
-    assert with_choice(table(plain={"model": "plain:1b"}), NOBODY, [("auto",)], "chat", Known()) is NOBODY
-    assert with_choice(table(), NOBODY, [("auto",)], "chat", Known()) is NOBODY
+    assert with_choice(table(plain={"model": "plain:1b"}), NOBODY, [("auto",)], "chat", KnownModels()) is NOBODY
+    assert with_choice(table(), NOBODY, [("auto",)], "chat", KnownModels()) is NOBODY
     assert {row.model for row in team_of("tier:small").rated} == {"qwen3:0.6b"}
 
 
@@ -122,26 +122,26 @@ def test_what_the_fleet_is_like_is_pinned_with_it() -> None:
         "qwen3:0.6b": RatedModel(model="qwen3:0.6b", state="free", speed=90.0, window=512),
         "llava:7b": RatedModel(model="llava:7b", state="busy", speed=9.0, window=512, abilities={"tools": False}),
     }
-    rows = {row.model: row for row in rated(cards_of(FLEET), ["auto"], "chat", Known(seen=seen))}
+    rows = {row.model: row for row in rated(cards_of(FLEET), ["auto"], "chat", KnownModels(seen=seen))}
     assert (rows["qwen3:32b"].state, rows["qwen3:0.6b"].state, rows["llava:7b"].window) == ("away", "free", 4_096)
     assert rows["llava:7b"].abilities == {"tools": False, "vision": True}
-    assert models(asked(CODE), team_of("auto", known=Known(seen=seen)))[:2] == ["qwen3:0.6b", "llava:7b"]
+    assert models(asked(CODE), team_of("auto", known=KnownModels(seen=seen)))[:2] == ["qwen3:0.6b", "llava:7b"]
 
 
 def test_what_judges_said_outweighs_a_card_in_the_end() -> None:
     def learned(model: str) -> dict[Any, Belief]:
         return {"code": Belief(good=1, bad=60)} if model == "coder:7b" else {"code": Belief(good=60)} if model == "llava:7b" else {}
 
-    assert models(asked(CODE), team_of("auto", known=Known(learned)))[0] == "llava:7b"
+    assert models(asked(CODE), team_of("auto", known=KnownModels(learned)))[0] == "llava:7b"
     assert (
-        models(asked(CODE), team_of("auto", known=Known(lambda model: {"code": Belief(bad=1)} if model == "coder:7b" else {})))[0]
+        models(asked(CODE), team_of("auto", known=KnownModels(lambda model: {"code": Belief(bad=1)} if model == "coder:7b" else {})))[0]
         == "coder:7b"
     )
 
 
 def test_some_steps_try_what_may_be_better() -> None:
     """Only where somebody judges, and no more than a twentieth."""
-    known = Known(lambda _: {"factual": Belief(good=1, bad=1)})
+    known = KnownModels(lambda _: {"factual": Belief(good=1, bad=1)})
     fact, judged, unjudged = asked(FACT, model="tier:medium"), team_of("tier:medium", known=known), team_of("tier:medium")
 
     def drawn(first: float, team: Team) -> tuple[str, bool]:
