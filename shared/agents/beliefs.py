@@ -19,7 +19,7 @@ from shared.model_names import canonical
 
 TELL_SECONDS = 10.0
 """A home's entry is written at most so often, as a node's record: the registry is read whole."""
-NEWEST = 120
+NEWEST = 60
 """Of the verdicts of a model and kind, in all homes together, about so many decide: what is older fades. Fewer follow a change sooner, and
 know less: decision 0064."""
 _MOST_HOMES = 4_096
