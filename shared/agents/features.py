@@ -1,5 +1,5 @@
-"""Features: what a step's words tell of what it asks: their length, language, kind. Pure; time is linear in what is looked at, which is
-bounded: the first and the last 4,000 characters of the last message of a user; of all else the length.
+"""Features: what a step's words tell of what it asks: their length, language, kind. Pure. Words are looked up in sets, in time linear in
+what is looked at, which is bounded: the first and the last 1,000 characters of the last message of a user; of all else the length.
 
 What it cannot tell: irony, what is meant by "go on", a language or a trade whose words are not here, whether a task is hard. A question
 about a poem may count as creative, "java" beside "program" as code though it is of an island. What lies in a blob is not read: only its
@@ -15,12 +15,14 @@ from shared.contracts.agents import QueryKind
 from shared.contracts.step import StepRequest
 from shared.estimates import cautious_tokens
 
-LOOKED_AT = 4_000
+LOOKED_AT = 1_000
 """Characters at either end."""
+_SAMPLE = 400
+"""Characters by which a script is told."""
 _TOKENS_OF_A_TOOL = 150
 """Its name, description and schema; few have more."""
 _FEWEST_WORDS = 2
-"""Common words of a language, before a text is of it."""
+"""Different common words of a language, before a text is of it."""
 
 
 class QueryFeatures(NamedTuple):
@@ -34,65 +36,85 @@ class QueryFeatures(NamedTuple):
     picture: bool
 
 
-def _any(*words: str) -> re.Pattern[str]:
-    return re.compile("|".join(words), re.IGNORECASE)
+class _Words(NamedTuple):
+    """Of a subject: whole words, of languages that put spaces between them; parts of any text, in small letters."""
+
+    whole: frozenset[str]
+    parts: tuple[str, ...]
+
+    def in_(self, text: str, words: set[str]) -> bool:
+        return not self.whole.isdisjoint(words) or any(part in text for part in self.parts)
 
 
-def _whole(words: str) -> str:
-    return rf"\b(?:{words})\b"
+def _words(whole: str, parts: str = "") -> _Words:
+    """`parts`: with a bar between them."""
+    return _Words(frozenset(whole.split()), tuple(part for part in parts.split("|") if part))
 
 
-_SYNTAX = _any(
-    r"```|#include\s*<|Traceback \(most recent|</\w+>|=>|\{\n|;\n|\)\s*:\n|->\s*\w+:|==|!=|&&|\|\|",
-    _whole(r"def \w+\(.*|class \w+[:({].*|function \w*\(.*|public static|console\.log|import \w+\n|select [\w*, ]{1,80} from"),
+_SYNTAX = (
+    "=>",
+    "{\n",
+    ";\n",
+    "):\n",
+    "==",
+    "!=",
+    "&&",
+    "||",
+    "->",
+    "</",
+    "();",
+    "[i]",
+    "\n    ",
+    "import ",
+    "console.log",
+    "self.",
+    "select *",
 )
-_LANGUAGE_NAME = _any(
-    r"(?<![a-z])(?:python3?|javascript|typescript|java|golang|rust|kotlin|swift|php|perl|ruby|sql|bash|html|css|numpy|pandas|regex)(?![a-z])",
-    r"powershell|haskell|c\+\+|(?<![a-z])c#",
+"""Three of them, or one beside a word of the trade, are a program's text."""
+_SURE_SYNTAX = ("```", "#include <", "#include<", "traceback (most recent", "public static", "def __init__", "<!doctype html")
+_PROGRAMMED_IN = _words(
+    "python python3 javascript typescript java golang rust kotlin swift php perl ruby sql bash html css numpy pandas regex"
+    " powershell haskell c++ c# postgres postgresql"
 )
-"""Between Latin letters: Chinese and Japanese put no space before it."""
-_CODE_WORD = _any(
-    _whole(
-        "code|function|script|program|class|method|compile[rsd]?|unit ?tests?|refactor|debug|query|regex|stack ?trace|api|parser|algorithm"
-    ),
-    _whole("funktion|skript|programm|klasse|quelltext|fonction|programme|código|función|programa|codice|funzione|programma|função"),
-    "функци|код|программ|скрипт|函数|代码|程序|脚本|関数|コード|プログラム|함수|코드",
+_CODE = _words(
+    "code function script program class method compile compiles compiler refactor debug query stacktrace api parser algorithm unittest"
+    " funktion skript programm klasse quelltext fonction programme código función programa codice funzione programma função",
+    "unit test|функци|код |кода|программ|скрипт|函数|代码|程序|脚本|関数|コード|プログラム|함수|코드",
 )
-_MATHS = _any(
-    r"\\(?:frac|int|sum|sqrt|begin|lim|partial)\b|[∫∑√∞≤≥≠∂π]|\d\s*[-+*/\xd7\xf7^]\s*\(?\d|[xyn]\s*[-+*/^=]\s*\d|\d[xyn]\b",
-    _whole("equations?|integrals?|derivatives?|theorems?|probability|prove that|polynomial|matrix|eigenvalues?|modulo|prime numbers?"),
-    _whole(
-        "gleichung(?:en)?|ableitung|wahrscheinlichkeit|beweise|équations?|dérivée|probabilité|ecuaci(?:ón|ones)|derivada|equazioni?|derivata"
-    ),
-    "уравнени|производн|интеграл|докажи|вероятност|方程|积分|导数|概率|证明|方程式|積分|微分|確率|방정식|적분|미분",
+_MATHS = _words(
+    "equation equations integral integrals derivative derivatives theorem theorems probability polynomial eigenvalue eigenvalues modulo"
+    " gleichung gleichungen ableitung wahrscheinlichkeit beweise équation équations dérivée probabilité ecuación ecuaciones derivada"
+    " equazione equazioni derivata equação",
+    "\\frac|\\int|\\sum|\\sqrt|\\begin{|prove that|prime number|уравнени|производн|интеграл|докажи|вероятност"
+    "|方程|积分|导数|概率|证明|積分|微分|確率|방정식|적분|미분",
 )
-_COUNTS = _any(
-    _whole(
-        "how (?:many|much)|calculate|compute|solve|wie ?viele?|berechne|combien|calculez?|cuánt[oa]s?|calcula|quant[oiae]|calcola|quantos"
-    ),
-    "сколько|вычисли|реши|多少|计算|几个|いくつ|いくら|計算|몇|얼마|계산",
+_MATHS_SIGNS = frozenset("\u222b\u2211\u221a\u221e\u2264\u2265\u2260\u2202\u03c0")
+_SUM = re.compile(r"(?:\d|\b[nxy]) ?[-+*/^=\xd7\xf7] ?\(?\d|\d[xy]\b")
+_COUNTS = _words(
+    "calculate compute solve berechne wieviel wieviele combien calcule calculez cuánto cuánta cuántos cuántas calcula quanto quanti calcola"
+    " quantos",
+    "how many|how much|wie viel|сколько|вычисли|реши|多少|计算|几个|いくつ|いくら|計算|몇|얼마|계산",
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_MAKE = _any(
-    _whole("write|compose|invent|imagine|brainstorm|make up|tell(?: me)?|create|draft|schreibe?|dichte|erfinde|erzähle?|verfasse"),
-    _whole(
-        "écri[st]|écrivez|invente[rz]?|raconte[rz]?|imagine[rz]?|compose[rz]?|escrib[ea]|inventa|cuéntame|escreva|scrivi|componi|racconta"
-    ),
-    "напиши|сочини|придумай|расскажи|写|编|创作|書いて|書け|作って|써|지어|만들어",
+_MAKE = _words(
+    "write compose invent imagine brainstorm tell create draft schreib schreibe dichte erfinde erzähl erzähle verfasse"
+    " écris écrivez invente inventez raconte racontez imagine compose composez escribe escriba inventa cuéntame escreva scrivi"
+    " componi racconta",
+    "make up|напиши|сочини|придумай|расскажи|写|编|创作|書いて|書け|作って|써|지어|만들어",
 )
-_WORK = _any(
-    _whole("poem|poetry|story|stories|tale|song|lyrics|haiku|limerick|novel|slogans?|jokes?|dialogue|names? for|ideas?|ballad|sonnet"),
-    _whole("gedicht|geschichte|märchen|lied|witz|liedtext|slogan|roman|ideen|poème|histoire|conte|chanson|blague|idées"),
-    _whole("poema|cuento|historia|canción|chiste|ideas|poesia|racconto|favola|canzone|idee|conto|história|canção"),
-    "стих|рассказ|сказк|песн|шутк|诗|故事|小说|歌词|笑话|詩|物語|小説|俳句|歌詞|시를|이야기|소설|노래",
+_WORK = _words(
+    "poem poetry story stories tale song lyrics haiku limerick novel slogan slogans joke jokes dialogue idea ideas ballad sonnet"
+    " gedicht geschichte märchen lied witz liedtext roman ideen poème histoire conte chanson blague idées poema cuento historia canción"
+    " chiste poesia racconto favola canzone idee conto história canção",
+    "names for|стих|рассказ|сказк|песн|шутк|诗|故事|小说|歌词|笑话|詩|物語|小説|俳句|歌詞|시를|이야기|소설|노래",
 )
-_ASKS = _any(
-    "[?\uff1f\u061f]",
-    _whole("who|what|when|where|which|why|how|explain|define|summari[sz]e|translate|compare|list|extract|describe|name"),
-    _whole("wer|was|wann|wo|warum|welche[rs]?|wie|erkläre?|fasse|übersetze|vergleiche|nenne|beschreibe"),
-    _whole("qui|quand|où|pourquoi|quel(?:le)?s?|explique[rz]?|résume[rz]?|tradui[st]|quién|qué|cuándo|dónde|por qué|cuál|explica|traduce"),
-    _whole("chi|quando|dove|perché|quale|spiega|riassumi|traduci|quem|onde|qual|explique|resuma|traduza"),
-    "кто|что|когда|где|почему|объясни|перевед|什么|谁|哪|为什么|解释|总结|翻译|なぜ|誰|何|いつ|どこ|説明|要約|翻訳|무엇|누구|언제|어디|왜|설명|요약|번역",
+_ASKS = _words(
+    "who what when where which why how explain define summarize summarise translate compare list extract describe name"
+    " wer was wann wo warum welche welcher welches wie erklär erkläre fasse übersetze vergleiche nenne beschreibe"
+    " qui quand où pourquoi quel quelle quels quelles explique expliquez résume résumez traduis quién qué cuándo dónde cuál explica traduce"
+    " chi quando dove perché quale spiega riassumi traduci quem onde qual resuma traduza",
+    "?|\uff1f|\u061f|кто|что|когда|где |почему|объясни|перевед|什么|谁|哪|为什么|解释|总结|翻译|なぜ|誰|何|いつ|どこ|説明|要約|翻訳"
+    "|무엇|누구|언제|어디|왜|설명|요약|번역",
 )
 _SCRIPTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("ja", re.compile("[\u3040-\u30ff]")),
@@ -106,7 +128,7 @@ _SCRIPTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("th", re.compile("[\u0e00-\u0e7f]")),
 )
 """Kana before Han signs, which Japanese has, too. Cyrillic is taken for Russian, Devanagari for Hindi."""
-_COMMON: dict[str, frozenset[str]] = {
+_COMMON = {
     language: frozenset(words.split())
     for language, words in (
         ("en", "the of and to is in that it for what how with this are write you me please"),
@@ -118,16 +140,18 @@ _COMMON: dict[str, frozenset[str]] = {
         ("nl", "de het een en is van niet ik hoe met voor op dat wat te zijn schrijf mij"),
     )
 }
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile("[a-z\xdf-\u024f]+[+#]*")
+"""Of Latin letters, in small ones: Chinese and Japanese put no space before such a word."""
 
 
 def query_of(request: StepRequest) -> QueryFeatures:
     """Total: whatever the request is."""
-    there, text = request.input_ref, _ends(_said(request))
+    there, text = request.input_ref, _ends(_said(request)).lower()
+    words = set(_WORD.findall(text))
     return QueryFeatures(
-        _kind(text, schema=request.format is not None),
+        _kind(text, words, schema=request.format is not None),
         _tokens(request),
-        language_of(text),
+        _language(text, words),
         bool(request.tools) if there is None else there.tools,
         request.format is not None,
         any(message.images for message in request.messages) if there is None else there.images,
@@ -153,26 +177,30 @@ def _tokens(request: StepRequest) -> int:
     return cautious_tokens(size + before) + _TOKENS_OF_A_TOOL * len(request.tools)
 
 
-def _kind(text: str, *, schema: bool) -> QueryKind:
+def _kind(text: str, words: set[str], *, schema: bool) -> QueryKind:
     """The first that fits: code, maths, creative, factual."""
-    syntax = len(_SYNTAX.findall(text, 0, LOOKED_AT))
-    if "```" in text or syntax >= 3 or (_CODE_WORD.search(text) and (syntax or _LANGUAGE_NAME.search(text))):
+    syntax = sum(text.count(sign) for sign in _SYNTAX)
+    if syntax >= 3 or any(sign in text for sign in _SURE_SYNTAX):
         return "code"
-    if _MATHS.search(text) or (_COUNTS.search(text) and len(_NUMBER.findall(text)) >= 2):
+    if _CODE.in_(text, words) and (syntax or _PROGRAMMED_IN.in_(text, words)):
+        return "code"
+    if _MATHS.in_(text, words) or _SUM.search(text) or not _MATHS_SIGNS.isdisjoint(text):
         return "maths"
-    if _MAKE.search(text) and _WORK.search(text):
+    if _COUNTS.in_(text, words) and len(_NUMBER.findall(text)) >= 2:
+        return "maths"
+    if _MAKE.in_(text, words) and _WORK.in_(text, words):
         return "creative"
-    return "factual" if schema or _ASKS.search(text) else "other"
+    return "factual" if schema or _ASKS.in_(text, words) else "other"
 
 
-def language_of(text: str) -> str:
-    """By the script of most of its letters, else by common words; empty where neither tells."""
-    text = _ends(text)
-    letters = sum(map(str.isalpha, text))
-    for language, script in _SCRIPTS:
-        if letters and len(script.findall(text)) * 4 >= letters:
-            return language
-    words = {word.lower() for word in _WORD.findall(text)}
+def _language(text: str, words: set[str]) -> str:
+    """By the script of the beginning's letters, else by common words; empty where neither tells."""
+    if not text.isascii():
+        sample = text[:_SAMPLE]
+        letters = sum(map(str.isalpha, sample))
+        for language, script in _SCRIPTS:
+            if letters and len(script.findall(sample)) * 4 >= letters:
+                return language
     counts = {language: len(words & common) for language, common in _COMMON.items()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] >= _FEWEST_WORDS else ""

@@ -40,8 +40,6 @@ _PRICE_AND_TIME = {PriorityClass.INTERACTIVE: (0.1, 0.2), PriorityClass.STANDARD
 """What the dearest and the slowest lose by that."""
 _CARD_COUNTS = 8.0
 """Answers seen that weigh as much as a card's word."""
-_TRIES = 0.05
-"""Of the steps whose models are judged: so many are given by what a model may be, not by what it is believed to be."""
 _MOST_ANSWER = 2_048
 _TIGHT = 0.8
 """Of the job's limit of cost: beyond it the cheapest that fits is taken."""
@@ -81,7 +79,7 @@ class ChoiceTold(Contract):
     scores: dict[ModelName, float] = Field(default={}, max_length=MOST_RATED)
     left_out: dict[ModelName, Label] = Field(default={}, max_length=MOST_RATED)
     more: Count = 0
-    tries: bool = False
+    judged: bool = False
     cheapest: bool = False
 
 
@@ -144,7 +142,7 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
         return request, None
     query = query_of(request)
     needs = _abilities(query)
-    tries = draw("") < _TRIES and any(query.kind in row.beliefs for rows in groups.values() for row in rows)
+    judged = any(query.kind in row.beliefs for rows in groups.values() for row in rows)
     tight = means.cost is not None and means.spent >= _TIGHT * means.cost
     order: list[str] = []
     shown: dict[str, float] = {}
@@ -154,7 +152,7 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
         if name not in groups:
             order += [] if tier_of(name) and not any(each.name == name for each in team.models) else [name]
             continue
-        seen = _ranked(groups[name], request, query, means, draw if tries else None)
+        seen = _ranked(groups[name], request, query, means, draw if judged else None)
         left_out |= {one.row.model: one.reason for one in seen if one.reason}
         scores = _scores(seen, query, means)
         best = sorted((one for one in seen if not one.reason), key=_place(needs, tight=tight, scores=scores))
@@ -166,7 +164,7 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
         return request, _told(ChoiceTold(**seen_as))
     row = next((row for row in team.rated if row.model == led), None)
     return _with_models(request, order, row, team.profiles.get(query.kind, Options())), _told(
-        ChoiceTold(**seen_as, scores=shown, tries=tries, cheapest=tight)
+        ChoiceTold(**seen_as, scores=shown, judged=judged, cheapest=tight)
     )
 
 
@@ -272,7 +270,7 @@ def read(text: str) -> ChoiceTold | None:
 def in_words(told: ChoiceTold) -> list[str]:
     """Lines for people."""
     parts = (f"about {told.tokens} tokens", told.language, *told.needs)
-    how = "the cheapest, since little is left" if told.cheapest else "to learn of one that may be better" if told.tries else "by score"
+    how = "the cheapest, since little is left" if told.cheapest else "by score, drawn from what was judged" if told.judged else "by score"
     lines = [f"a query of kind {told.kind} ({', '.join(filter(None, parts))}); models {how}:"]
     lines += [f"  {model}: {score:.2f}" for model, score in told.scores.items()] or ["  none that fits"]
     lines += [f"  not {model}: {reason}" for model, reason in told.left_out.items()]

@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic_core import to_json
 
 from shared.agents.beliefs import Judgement
+from shared.agents.cards import applied
 from shared.agents.features import query_of
-from shared.agents.suiting import Means
+from shared.agents.suiting import Means, chosen
 from shared.contracts.agents import PinnedTool, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
@@ -208,7 +209,10 @@ class Context:
     """
 
     __slots__ = (
-        "baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "priority_class", "said", "sealed", "seconds", "seen",
+from shared.agents.beliefs import Judgement
+from shared.agents.cards import applied
+from shared.agents.features import query_of
+from shared.agents.suiting import Means, chosen
         "so_far", "team",
     )  # fmt: skip
 
@@ -235,6 +239,8 @@ class Context:
         """What judges have found of models' answers."""
         self.job = job
         self.team = team or _NO_TEAM
+        self.resolves = bool(self.team.models or self.team.rated)
+        """Whether some of its names of models stand for others."""
         self.limits = limits or _NO_LIMITS
         self.seconds = seconds
         self.priority_class = priority_class
@@ -244,9 +250,15 @@ class Context:
         text = "\x1f".join(map(str, (self.job, *labels)))
         return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
 
-    def means(self) -> Means:
-        """What is left to the job by now."""
-        return Means(self.priority_class, self.seconds - self.so_far.seconds, self.limits.cost, self.so_far.usage.cost)
+    def resolved(self, request: StepRequest, path: str) -> tuple[StepRequest, StepRequest, str | None]:
+        """The request with what its names stand for, of which its id is made; as it is sent, and how its model was chosen, if it was. The
+        choice is no part of the id: another release may choose otherwise.
+        """
+        named = applied(request, self.team.models)
+        if not self.team.rated:
+            return named, named, None
+        means = Means(self.priority_class, self.seconds - self.so_far.seconds, self.limits.cost, self.so_far.usage.cost)
+        return named, *chosen(request, self.team, means, lambda label: self.seed("choice", path, label) / 2**31)
 
     def shuffled(self, items: Sequence[Any], *labels: str | int) -> list[Any]:
         """A new order, the same at each run of this job."""

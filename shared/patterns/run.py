@@ -10,11 +10,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from shared.agents.cards import applied
-from shared.agents.suiting import chosen
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -86,19 +83,17 @@ class _Crew:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the pattern yielded: a step to ask for, a review, or, with neither `request` nor `review`, a sleep."""
+    """What the pattern yielded: a step to ask for, a review, or, with neither `request` nor `review`, a sleep. `choice`: of its model."""
 
     step: StepId
     path: str
     request: StepRequest | None
     seconds: float = 0.0
     size: int = 0
-    """Bytes of the rendered request."""
     content: Content | None = None
-    """The request's, as it was rendered."""
+    """Of the request as it was rendered, the size in bytes."""
     review: ReviewTerms | None = None
     choice: str | None = None
-    """How the request's model was chosen, where it was."""
 
 
 @dataclass(slots=True)
@@ -226,14 +221,10 @@ class Run:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            request, choice, team = command.request, None, self.context.team
-            named = applied(request, team.models) if team.models else request
+            asked = command.request
+            named, request, choice = self.context.resolved(asked, path) if self.context.resolves else (asked, asked, None)
             content = named.content()
             rendered = named.rendered(content)
-            if team.rated:  # not part of the id: another release may choose otherwise
-                request, choice = chosen(request, team, self.context.means(), partial(self._draw, path))
-            else:
-                request = named
             wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content, choice=choice)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
@@ -249,9 +240,6 @@ class Run:
         fiber.step = wanted.step
         self._wanted[wanted.step] = wanted
         self._waiting[wanted.step] = fiber
-
-    def _draw(self, path: str, label: str) -> float:
-        return self.context.seed("choice", path, label) / 2**31
 
     def _step_id(self, path: str, rendered: bytes) -> StepId:
         return step_id(self.job_id, self.pattern.name, self.pattern.version, path, rendered)

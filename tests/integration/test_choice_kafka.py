@@ -47,7 +47,7 @@ def ask(at: LocalCluster, content: Any, **more: Any) -> tuple[str, str]:
 
 def test_what_is_asked_decides_which_model_answers(cluster: StartCluster, tmp_path: Path) -> None:
     models = json.dumps([{"name": card["model"], "capabilities": ["completion", *card.get("abilities", ())]} for card in CARDS.values()])
-    at = cluster("choice", workers=1, simulator=("--profile", "instant", "--set", f"models={models}"))
+    at = cluster("choice", workers=1, simulator=("--profile", "instant", "--set", f"models={models}", "--set", "default_context=32768"))
     for name, card in CARDS.items():
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(card))

@@ -9,7 +9,7 @@ import pytest
 
 from shared.agents.beliefs import TELL_SECONDS, Beliefs, Judgement
 from shared.agents.table import Declarations
-from shared.contracts.agents import ModelCard
+from shared.contracts.agents import ModelCard, QueryKind
 from shared.contracts.beliefs import KIND
 from shared.contracts.chat import Answer
 from shared.contracts.event import JobAccepted, JobSettled
@@ -64,7 +64,7 @@ def judged(world: World) -> Beliefs:
         for offset, event in enumerate(each for each in world.history(home) if isinstance(each, JobSettled)):
             answer = event.result.answer
             assert answer is not None
-            kind = "code" if "python" in answer.text else "creative"
+            kind: QueryKind = "code" if "python" in answer.text else "creative"
             found.count(home, 0, offset, [Judgement("m:latest", kind, "even" in answer.text)])
     return found
 

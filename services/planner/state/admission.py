@@ -156,7 +156,7 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         demands = demands_of(given.job, models_named(ask), team)
         team = with_models(policy.declared, team, demands, given.job.needed_capability)
         own = book.funds.tenants.get(given.job.tenant)
-        if cards_of(policy.declared) and (own is None or own.choice):
+        if cards_of(policy.declared) and (own is None or own.choice is not False):
             known = KnownModels(partial(policy.learned, given.job.tenant), book.mailboxes.models() if book.mailboxes else {})
             team = with_choice(policy.declared, team, demands, given.job.needed_capability, known)
     except InvalidInput as error:

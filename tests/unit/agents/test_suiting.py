@@ -139,17 +139,20 @@ def test_what_judges_said_outweighs_a_card_in_the_end() -> None:
     )
 
 
-def test_some_steps_try_what_may_be_better() -> None:
-    """Only where somebody judges, and no more than a twentieth."""
-    known = KnownModels(lambda _: {"factual": Belief(good=1, bad=1)})
-    fact, judged, unjudged = asked(FACT, model="tier:medium"), team_of("tier:medium", known=known), team_of("tier:medium")
+def test_what_is_judged_is_drawn_from_what_is_believed() -> None:
+    """So that one that may be better is tried; of what was judged often hardly, and of what nobody judges never."""
+    fact = asked(FACT, model="tier:medium")
 
-    def drawn(first: float, team: Team) -> tuple[str, bool]:
-        found, told = chosen(fact, team, PLENTY, lambda label: {"": first, "llava:7b": 0.99}.get(label, 0.01))
-        return found.model, told is not None and (shown := read(told)) is not None and shown.tries
+    def drawn(**belief: float) -> tuple[str, bool]:
+        known = KnownModels(lambda _: {"factual": Belief(**belief)} if belief else {})
+        found, told = chosen(fact, team_of("tier:medium", known=known), PLENTY, lambda label: 0.99 if label == "llava:7b" else 0.01)
+        return found.model, told is not None and (shown := read(told)) is not None and shown.judged
 
-    assert drawn(0.01, judged) == ("llava:7b", True)
-    assert drawn(0.06, judged) == drawn(0.0, unjudged) == ("coder:7b", False)
+    assert drawn(good=1, bad=1) == ("llava:7b", True)
+    assert drawn() == ("coder:7b", False)
+    sure = KnownModels(lambda model: {"factual": Belief(good=900 if model == "coder:7b" else 500, bad=500)})
+    often = chosen(fact, team_of("tier:medium", known=sure), PLENTY, lambda label: 0.99 if label == "llava:7b" else 0.01)
+    assert often[0].model == "coder:7b"
 
 
 def test_little_money_is_spent_on_the_cheapest_and_little_time_on_the_fast() -> None:

@@ -22,7 +22,11 @@ from tests.unit.planner.test_cards_are_pinned import card
 from tests.unit.planner.test_teams import declare, versions
 
 CODE, POEM = "Write a Python function that sorts a list.", "Write a poem about the sea."
-TWO = {"pattern": "chain", "prompt": "q", "input": {"steps": [{"name": "a", "template": CODE}, {"name": "b", "template": POEM}]}}
+TWO: dict[str, Any] = {
+    "pattern": "chain",
+    "prompt": "q",
+    "input": {"steps": [{"name": "a", "template": CODE}, {"name": "b", "template": POEM}]},
+}
 
 
 def made(tenants: dict[str, TenantLimits] | None = None, **policy: Any) -> Desk:
