@@ -209,11 +209,8 @@ class Context:
     """
 
     __slots__ = (
-from shared.agents.beliefs import Judgement
-from shared.agents.cards import applied
-from shared.agents.features import query_of
-from shared.agents.suiting import Means, chosen
-        "so_far", "team",
+        "baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "priority_class", "resolves", "said", "sealed", "seconds",
+        "seen", "so_far", "team",
     )  # fmt: skip
 
     def __init__(
