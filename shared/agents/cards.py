@@ -39,6 +39,8 @@ class Cards:
     def __init__(self, table: Declarations) -> None:
         self._table = table
         self.latest: dict[str, Found] = {name: table.find("card", name) for name in table.names("card")}
+        self._serving: dict[str, list[ModelCard]] = {}
+        """By capability."""
         self._named: dict[str, Found] = {}
         for found in self.latest.values():
             self._named.setdefault(canonical(found.name), found)
@@ -59,8 +61,13 @@ class Cards:
 
     def serving(self, capability: str) -> list[ModelCard]:
         """The cards that serve the capability, best first, then cheapest, then by name."""
-        cards = (_card(found) for found in self.latest.values())
-        return sorted((card for card in cards if serves(card, capability)), key=lambda card: _rank(card, capability))
+        if capability not in self._serving:
+            cards = (_card(found) for found in self.latest.values())
+            found = sorted((card for card in cards if serves(card, capability)), key=lambda card: _rank(card, capability))
+            if len(self._serving) >= MOST_NAMES:
+                self._serving.clear()
+            self._serving[capability] = found
+        return self._serving[capability]
 
     def tier(self, name: Tier, capability: str) -> list[ModelCard]:
         """Those of a tier."""
