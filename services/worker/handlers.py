@@ -247,7 +247,7 @@ class AttemptManager:
 
     def places(self) -> int:
         """Places to offer now."""
-        return 0 if self.closings else self.health.places(self.slots.places(self._clock.monotonic(), len(self.inbox)))
+        return 0 if self.closings or self.inbox.blocked else self.health.places(self.slots.places(self._clock.monotonic(), len(self.inbox)))
 
     def free_seconds(self) -> float | None:
         """How soon the first of its slots is likely to be free, where none is; None where that is not known."""
@@ -259,7 +259,7 @@ class AttemptManager:
         for task in self.chores.startable():
             self._start(task)
         while self.slots.free > 0:
-            attempt = self.inbox.pop(self._model, self._clock.monotonic())
+            attempt = self.inbox.pop(self._model, self._clock.monotonic(), self._begins if self.slots.busy else None)
             if attempt is None:
                 return
             self._model = attempt.step.model
@@ -268,6 +268,9 @@ class AttemptManager:
             for rider in self.inbox.pop_like(attempt, MOST_RIDERS):
                 rider.rides = True
                 self._start(rider)
+
+    def _begins(self, attempt: Attempt) -> bool:
+        return self.health.begins(attempt.step, [one for one in self.leases if one.task is not None])
 
     def _start(self, attempt: Attempt) -> None:
         assert self._runner is not None, "a runner is attached before anything is read"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
@@ -23,6 +23,7 @@ from shared.contracts.node import MOST_ADVICE, Advice, Hardware, Node, NodeModel
 from shared.contracts.step import Step
 from shared.model_names import AUTO, spelling
 from shared.placement.advice import ENDPOINT
+from shared.placement.filters import ASSUMED_MODELS, crowded
 from shared.telemetry import logs
 from shared.topics import model_for
 
@@ -157,8 +158,8 @@ class Registration:
         return [model for model in models if not found or model.name in found.values()]
 
     def uses(self, model: str) -> None:
-        """A call of it begins: it is in memory, or will be, and what has to leave for that is known where `most_models` is. A probe tells
-        the rest, soon after it has answered (`answers`).
+        """A call of it begins: it is in memory, or will be, and what is likely to leave for that has left: what was asked longest ago. A
+        probe tells the rest, soon after it has answered (`answers`).
         """
         asked = next((known for known in self._models if known.name == model), None)
         if asked is None:
@@ -168,12 +169,27 @@ class Registration:
         self._used[model] = None
         if asked.resident:
             return
-        there = {known.name for known in self._models if known.resident} | {model}
-        order = {name: number for number, name in enumerate(self._used)}
-        stays = sorted(there, key=lambda name: order.get(name, -1))[-(self._settings.most_models or len(there)) :]
+        order, stays = {name: number for number, name in enumerate(self._used)}, [model]
+        for name in sorted(self.resident, key=lambda name: order.get(name, -1), reverse=True):
+            if not self._crowded(name, stays):
+                stays.append(name)
         self._models = tuple(known.model_copy(update={"resident": known.name in stays}) for known in self._models)
         self._loading.add(model)
         self._here.places_changed.set()
+
+    def holds(self, model: str, running: Collection[str]) -> bool:
+        """Whether a call of it may begin beside calls of these: none of them has to leave memory for it, as far as is known."""
+        there = model in running or any(known.name == model and known.resident for known in self._models)
+        return there or not running or not self._crowded(model, running)
+
+    def _crowded(self, model: str, there: Collection[str]) -> bool:
+        """What an endpoint holds that neither says so nor is told how many is its own affair."""
+        if not (self._settings.most_models or self.manages):
+            return False
+        hardware = self._hardware or Hardware()
+        places = self._settings.most_models or ASSUMED_MODELS * max(1, len(hardware.gpus))
+        sizes = {known.name: known.size_bytes for known in self._models}
+        return crowded(model, there, sizes, places, hardware.vram_bytes or hardware.ram_bytes)
 
     def answers(self, model: str) -> None:
         """A call of it has begun to be answered, or has failed."""

@@ -67,6 +67,16 @@ def test_the_endpoint_has_the_last_word() -> None:
     assert found.resident == ("c",)
 
 
+def test_no_load_puts_out_what_runs() -> None:
+    """One may begin that is there, that runs, or that has a place beside what runs, whatever else is in memory."""
+    _, one = registered(1)
+    assert [one.holds(model, running) for model, running in (("a", {"b"}), ("b", {"b"}), ("b", set()), ("b", {"c"}))] == [
+        True, True, True, False,
+    ]  # fmt: skip
+    assert registered(2)[1].holds("b", {"c"})
+    assert registered(None)[1].holds("b", set("cdefg"))  # nobody has said how many there are
+
+
 def test_names_that_the_node_does_not_have_are_not_kept() -> None:
     """Callers choose them."""
     _, found = registered(1)
