@@ -210,7 +210,7 @@ FAMILIES: tuple[Family, ...] = (
         None,
         ("ingress", "CLI"),
         ("planner", "ingress", "worker", "sink", "cache"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased", "Maintenance"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased", "Maintenance", "Pin"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools, cards have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         _KEPT,

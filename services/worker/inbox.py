@@ -104,8 +104,9 @@ class Inbox:
         heapq.heappush(self._heap, (rank, attempt.arrival, attempt))
 
     def pop(self, model: str | None = None, now: float = inf, begins: Begins | None = None) -> Attempt | None:
-        """The most urgent attempt; None when empty. While it has not waited long, one of its class for `model` goes first. `begins`: whether
-        the model of one may begin now; as long as the most urgent one's may not, no other is taken but those.
+        """The most urgent attempt; None when empty. While it has not waited long, one of its class for `model` goes first.
+
+        `begins`: whether the model of one may begin now; as long as the most urgent one's may not, no other is taken but those.
         """
         self._drop_removed()
         self.blocked = False

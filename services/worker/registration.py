@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
@@ -82,11 +82,7 @@ class Registration:
         self._used: dict[str, None] = {}
         """Models in the order in which they were asked last."""
         self._loading: set[str] = set()
-        self._asked, self._warm = WarmModels(), getattr(backend, "warm", None) if here.settings.warms else None
-        self.may_warm: Callable[[], bool] = lambda: True
-        """Whether a model may be loaded that nobody waits for."""
-        self.warm_refused: Callable[[float], None] = lambda _: None
-        """The endpoint wants so many seconds of quiet instead."""
+        self.asked = WarmModels()
         self._why = ""
         """The endpoint is not to be had, for people."""
 
@@ -143,10 +139,6 @@ class Registration:
         chosen = _fitting([self._priced(model) for model in self._chosen(models)])
         self._models = tuple(model.model_copy(update={"resident": True}) if model.name in self._loading else model for model in chosen)
         self._reached(True, "")
-        if self._warm is not None and self.may_warm() and not self.resident:
-            model = self._asked.likely([known.name for known in chosen], self._clock.wall())
-            if model is not None:
-                self._warm(model, self.warm_refused)
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
         """Those that the settings name, however they spell them; all where they name none."""
@@ -164,7 +156,7 @@ class Registration:
         asked = next((known for known in self._models if known.name == model), None)
         if asked is None:
             return
-        self._asked.asked(model, self._clock.wall())
+        self.asked.asked(model, self._clock.wall())
         self._used.pop(model, None)
         self._used[model] = None
         if asked.resident:
@@ -242,6 +234,7 @@ class Registration:
             manages=self.allowed[0] if self.manages and self.allowed else None,
             maintenance=maintenance,
             advice=self._advice(),
+            demand=self.asked.told([model.name for model in self._models], self._clock.wall()),
             at=self._clock.wall(),
         )
 
@@ -260,7 +253,7 @@ def _fitting(models: Sequence[NodeModel]) -> tuple[NodeModel, ...]:
 
 
 def signature(node: Node) -> Node:
-    """The record without what is not news: its time, how long a pause still is, numbers in advice, and small changes of speeds."""
+    """The record without what is not news: its time, demand, how long a pause still is, numbers in advice, small changes of speeds."""
     models = tuple(
         model.model_copy(
             update={
@@ -272,7 +265,9 @@ def signature(node: Node) -> Node:
         for model in node.models
     )
     advice = tuple(one if one.code == ENDPOINT else one.model_copy(update={"text": ""}) for one in node.advice)
-    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice})
+    return node.model_copy(
+        update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice, "demand": {}}
+    )
 
 
 def _clipped(text: str) -> str:

@@ -1,12 +1,17 @@
-"""The whole worker with an endpoint that has one place: no load begins while a call runs of the model that it would put out."""
+"""The whole worker with an endpoint that has one place: no load begins while a call runs of the model that it would put out. How well its
+starts are foreseen is measured.
+"""
 
 from __future__ import annotations
 
+from prometheus_client import REGISTRY
+
 from services.worker.backends.base import BackendProbe
+from shared.contracts import headers
 from shared.contracts.node import NodeModel
 from shared.contracts.outcome import StepSucceeded
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
-from tests.unit.worker.world import World, play, step
+from tests.unit.worker.world import NODE, World, play, step
 
 
 class OnePlace(ScriptedBackend):
@@ -36,5 +41,28 @@ def test_a_swap_waits_for_what_runs() -> None:
             await world.until(lambda: len(world.outcomes(StepSucceeded)) == 3)
             assert [(call.step.job, call.model) for call in backend.calls] == [("j1", "small"), ("j3", "small"), ("j2", "other")]
             assert backend.most_running == 2
+
+    play(scenario)
+
+
+def test_how_wrong_a_start_was_foreseen_is_measured() -> None:
+    """By what the choice has said, where it has; a second was foreseen, and it took two."""
+
+    def measured() -> tuple[float, float]:
+        told = [REGISTRY.get_sample_value(f"tutti_start_error_{what}", {"priority_class": "standard"}) or 0.0 for what in ("count", "sum")]
+        return told[0], told[1]
+
+    async def scenario(world: World) -> None:
+        before = measured()
+        async with world.worker(ScriptedBackend(Script(pause=2.0))):
+            why = b'{"policy":"hybrid","node":"node-1","model":"small","load":0.5,"read":0.5}'
+            for number, said in enumerate((why, b"odd", None)):
+                more = () if said is None else ((headers.WHY, said),)
+                head = (*headers.envelope("step"), (headers.NODE, NODE.encode()), *more)
+                world.write(world.topics.work("chat"), 0, step(number).to_bytes(), head)
+                await world.until(lambda: len(world.outcomes(StepSucceeded)) == number + 1)  # noqa: B023 - it is asked at once
+        count, total = measured()
+        assert count - before[0] == 1
+        assert 0.49 < total - before[1] < 0.51
 
     play(scenario)
