@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from math import inf
 
 from services.worker.announcer import Announcer
@@ -66,9 +65,8 @@ class WorkerService:
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
-        live = partial(self._watch.live, settings.earlier_silent_seconds)
-        self.keeping = Keeping(here, self.registration, backend, live=live, idle=self._is_idle, refused=health.pause)
-        self._watch.on_node = self._on_own_record
+        self.keeping = Keeping(here, self.registration, self.attempts, self._watch, backend)
+        self._watch.on_node = self.announcer.on_own_record
         self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance, **self.keeping.kinds}
         servers = environment.settings.kafka_servers
         self.yielding = Yielding(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
@@ -98,14 +96,6 @@ class WorkerService:
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
-
-    def _on_own_record(self, node: Node | None) -> None:
-        self.keeping.on_own(node)
-        self.announcer.on_own_record(node)
-
-    def _is_idle(self) -> bool:
-        health, attempts = self.attempts.health, self.attempts
-        return not (attempts.closings or health.pause_seconds or health.breakers.shut or len(attempts.leases))
 
     def _reasons(self) -> Iterator[str]:
         if self.reader.waits_for:

@@ -7,12 +7,14 @@ late, or is kept itself, is never put out; for what is merely likely nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.worker.backends.base import Backend, ModelCallFailed
+from services.worker.handlers import AttemptManager
 from services.worker.registration import Registration, find
 from services.worker.warming import hour_of
+from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
 from shared.agents.cards import cards_of
 from shared.agents.table import Declarations
@@ -33,27 +35,15 @@ MOST_PINS = 256
 
 
 class Keeping:
-    """`live`: nodes that are heard, this one among them; none while this worker hears nobody. `idle`: nothing speaks against a load.
-    `refused`: the endpoint asks for so many seconds of quiet.
-    """
+    """Of one node. `backend`: what has no `warm` loads nothing at a word."""
 
-    def __init__(
-        self,
-        here: WorkerContext,
-        registration: Registration,
-        backend: Backend,
-        *,
-        live: Callable[[], Sequence[Node]],
-        idle: Callable[[], bool],
-        refused: Callable[[float], None],
-    ) -> None:
-        self._here, self._registration, self._live, self._idle, self._refused = here, registration, live, idle, refused
+    def __init__(self, here: WorkerContext, registration: Registration, attempts: AttemptManager, watch: Watch, backend: Backend) -> None:
+        self._here, self._registration, self._attempts, self._watch = here, registration, attempts, watch
         self._warm: Any = getattr(backend, "warm", None)
         self._pinned: set[str] = getattr(backend, "pinned", set())
         self._cards = Declarations()
         self.kinds: Mapping[str, OnEntry] = {"card": self._cards.on_entry, PIN: self._on_pin}
         """Of the registry's entries."""
-        self._earlier: list[Node] = []
         self._short: dict[str, float] = {}
         """Since when too few nodes have a model that this one could load, monotonic seconds."""
         self._not_before: dict[str, float] = {}
@@ -70,10 +60,12 @@ class Keeping:
             Pin.model_validate_json(value)
             self._pinned.add(model)
 
-    def on_own(self, node: Node | None) -> None:
-        """A record about this very node: what an earlier boot was asked for, this one is likely to be."""
-        if node is not None and node.boot != self._here.boot:
-            self._earlier = [node]
+    def _live(self) -> list[Node]:
+        return self._watch.live(self._here.settings.earlier_silent_seconds)
+
+    def _idle(self) -> bool:
+        health, attempts = self._attempts.health, self._attempts
+        return not (attempts.closings or health.pause_seconds or health.breakers.shut or len(attempts.leases))
 
     async def run(self) -> None:
         """Look for ever, one load at a time."""
@@ -81,8 +73,9 @@ class Keeping:
             return
         settings, clock = self._here.settings, self._here.clock
         await clock.sleep(settings.earlier_silent_seconds)  # by then who lives is known
-        others = [node for node in self._live() if node.boot != self._here.boot]
-        self._registration.asked.adopt([node.demand for node in self._earlier or others], clock.wall())
+        others = [node for node in self._live() if node.id != self._here.node]
+        told = others if self._watch.earlier is None else [self._watch.earlier]
+        self._registration.asked.adopt([node.demand for node in told], clock.wall())
         while True:
             if self._registration.reachable and self._idle() and (model := self.due(clock.monotonic(), clock.wall())):
                 await self._load(model)
@@ -97,7 +90,7 @@ class Keeping:
             failed = self._failures[model] = min(10, self._failures.get(model, 0) + 1)
             seconds = min(AGAIN_SECONDS * 2**failed, LONGEST_SECONDS)
             if error.retry_after_seconds:
-                self._refused(error.retry_after_seconds)
+                self._attempts.health.pause(error.retry_after_seconds)
             log.warning("model_not_loaded", model=model, reason=error.kind.value)
         self._not_before[model] = self._here.clock.monotonic() + seconds
         self._registration.look()

@@ -43,6 +43,8 @@ class Watch:
         self.on_node: Callable[[Node | None], None] = lambda _: None
         self.on_credits: Callable[[Record], None] = lambda _: None
         """A record of some node's credits."""
+        self.earlier: Node | None = None
+        """What an earlier boot of this node has told of it, if it did not leave."""
         self.heard_at: dict[str, float] = {}
         """When each registered node last told of its places, monotonic seconds."""
         self.kinds: dict[str, OnEntry] = {}
@@ -132,6 +134,8 @@ class Watch:
         if name == self._node:
             if node is not None and node.boot == self._boot and self.incarnation is None:
                 self.incarnation = record.offset
+            if node is None or node.boot != self._boot:
+                self.earlier = node
             self.on_node(node)
 
 

@@ -6,7 +6,7 @@ different turns. Where one does not do its part, the next one's turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 from shared.contracts.node import Node, NodeModel
@@ -44,11 +44,6 @@ def wanted(model: str, nodes: Sequence[Node], hour: int) -> int:
         return 0
     seconds = min(ANSWER_TOKENS / _decode(node, of) / node.slots for node, of in able)
     return min(len(able), ceil(calls * seconds / 3_600 / SHARE))
-
-
-def declared(cards: Mapping[str, int], model: str) -> int:
-    """Copies that cards ask for: (model as its card spells it) → copies."""
-    return max((copies for name, copies in cards.items() if spelling(name, (model,))), default=0)
 
 
 def finds_place(node: Node, model: NodeModel) -> bool:

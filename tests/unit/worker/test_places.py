@@ -6,8 +6,11 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY
 
+from services.worker.attempt import Attempt
 from services.worker.backends.base import BackendProbe
+from services.worker.inbox import GROUP_SECONDS, Inbox
 from shared.contracts import headers
+from shared.contracts.base import ClaimId
 from shared.contracts.node import NodeModel
 from shared.contracts.outcome import StepSucceeded
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
@@ -66,3 +69,29 @@ def test_how_wrong_a_start_was_foreseen_is_measured() -> None:
         assert 0.49 < total - before[1] < 0.51
 
     play(scenario)
+
+
+def test_a_model_that_would_put_out_a_running_one_waits() -> None:
+    """Others of the model that runs go before it for a second; then nothing does, until it may begin or is taken out."""
+    inbox, begins = Inbox(10), {"a"}
+
+    def pushed(number: int, model: str, at: float) -> Attempt:
+        attempt = Attempt(step(number, model=model), ClaimId(str(number)), None, at)
+        inbox.push(attempt)
+        return attempt
+
+    def popped(now: float) -> str | None:
+        found = inbox.pop("a", now, lambda attempt: attempt.step.model in begins)
+        return found.claim if found else None
+
+    for number, model in enumerate("baa"):
+        pushed(number, model, 0.1 * number)
+    assert (popped(0.5), inbox.blocked) == ("1", False)
+    assert (popped(GROUP_SECONDS), inbox.blocked) == (None, True)  # no places are offered meanwhile
+    begins.add("b")
+    assert (popped(2.0), popped(2.0), inbox.blocked) == ("0", "2", False)
+    begins.remove("b")
+    again = pushed(4, "b", 2.0)
+    assert popped(4.0) is None
+    assert inbox.remove(again)
+    assert not inbox.blocked

@@ -12,7 +12,7 @@ from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
 from services.worker.backends.http import TokenBucket
 from services.worker.credits import MAX_BYTES, OTHERS_WAIT, EagerGate, fit, share
-from services.worker.inbox import GROUP_SECONDS, HEAD_START_SECONDS, Inbox, StoppedSteps, concerns
+from services.worker.inbox import HEAD_START_SECONDS, Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox import MailboxRegistry, Proposal
 from services.worker.registration import candidates, served_capabilities
@@ -123,32 +123,6 @@ def test_the_inbox_groups_by_model_for_a_bounded_time() -> None:
     assert [popped(old, 1.05), popped(old, 1.05)] == ["0", "1"]
     urgent = Attempt(step(9, model="a", priority_class=PriorityClass.INTERACTIVE), ClaimId("9"), None, 0.4)
     assert popped(filled(urgent), 0.5) == "9"
-
-
-def test_a_model_that_would_put_out_a_running_one_waits() -> None:
-    """Others of the model that runs go before it for a second; then nothing does, until it may begin or is taken out."""
-    inbox, begins = Inbox(10), {"a"}
-
-    def pushed(number: int, model: str, at: float) -> Attempt:
-        attempt = Attempt(step(number, model=model), ClaimId(str(number)), None, at)
-        inbox.push(attempt)
-        return attempt
-
-    def popped(now: float) -> str | None:
-        found = inbox.pop("a", now, lambda attempt: attempt.step.model in begins)
-        return found.claim if found else None
-
-    for number, model in enumerate("baa"):
-        pushed(number, model, 0.1 * number)
-    assert (popped(0.5), inbox.blocked) == ("1", False)
-    assert (popped(GROUP_SECONDS), inbox.blocked) == (None, True)  # no places are offered meanwhile
-    begins.add("b")
-    assert (popped(2.0), popped(2.0), inbox.blocked) == ("0", "2", False)
-    begins.remove("b")
-    again = pushed(4, "b", 2.0)
-    assert popped(4.0) is None
-    assert inbox.remove(again)
-    assert not inbox.blocked
 
 
 def test_the_inbox_forgets_what_is_removed() -> None:
