@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure
 from services.worker.chores import Chores, silent
+from services.worker.concurrency import Concurrency
 from services.worker.credits import EagerGate
 from services.worker.health import OVERLOAD_PAUSE_SECONDS, Health
 from services.worker.inbox import Inbox, StoppedSteps, concerns
@@ -60,6 +61,9 @@ class AttemptManager:
         settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
+        least = settings.slots_least
+        self._concurrency = None if least is None else Concurrency(min(least, settings.slots), settings.slots)
+        self.slots.limit = settings.slots if self._concurrency is None else self._concurrency.limit
         self.inbox, self.chores = Inbox(settings.inbox_limit), Chores()
         kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
         self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
@@ -336,6 +340,8 @@ class AttemptManager:
             self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
         else:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
+            if self._concurrency is not None:
+                self.slots.limit = self._concurrency.ended(attempt, outcome, self._runner.beside(attempt), now)
         measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed) and attempt.step.operation not in _NOT_THE_ENDPOINTS:
