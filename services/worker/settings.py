@@ -106,6 +106,8 @@ class WorkerSettings(BaseSettings):
     """How long an embedding step waits for others that can share its call."""
     embed_batch_texts: Ordinal = 256
     """Most texts in one shared call."""
+    embed_batch_longest_seconds: PositiveSeconds = 1.0
+    """So long it may take: its size, in characters, is found by trying, for each model."""
     models_folder: Sentence = ""
     """Where the endpoint keeps its models, as this process sees it: its free space is told, so that pulls find room. OLLAMA_MODELS when
     empty, else Ollama's usual place where the endpoint is on this machine."""
