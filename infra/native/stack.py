@@ -25,7 +25,7 @@ from infra.native.mongo import MongoServer
 from infra.native.node import ModelNode, Say
 from infra.native.paths import locked, writing
 from infra.native.redis import RedisServer
-from infra.native.report import Row
+from infra.native.report import Row, all_ready
 from infra.native.services import ServiceProcess, service_port
 from infra.native.settings import NativeSettings
 from infra.native.topics import ensure_topics
@@ -34,6 +34,7 @@ from shared.errors import LogError
 from shared.services import listed
 
 STILL_WAITING_SECONDS = 10.0
+LOOK_AGAIN_SECONDS = 10.0
 ENDING_SECONDS = 5.0
 """A broker that cannot write its log closes connections before it ends."""
 
@@ -84,7 +85,14 @@ class Stack:
             node = self._start_components()
             self._start_services(node)
             self.announcer.start()
-        return self.status()
+        looks: list[list[Row]] = []
+
+        def ready() -> bool:
+            looks.append(self.status())
+            return all_ready(looks[-1])
+
+        wait_until(ready, LOOK_AGAIN_SECONDS, every_seconds=1.0)  # each has been ready: one look at a busy machine does not say it is not
+        return looks[-1]
 
     def _check_tools(self) -> None:
         """Before anything is downloaded: what only an administrator can install is told at once."""

@@ -45,8 +45,9 @@ class Stack:
 
     def rows(self, *arguments: str) -> dict[str, dict[str, Any]]:
         done = self.run(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return {row["component"]: row for row in json.loads(done.stdout)}
+        rows = {row["component"]: row for row in json.loads(done.stdout)}
+        assert (done.returncode == 0) == ({row["state"] for row in rows.values()} == {"ready"}), (done.stderr, rows)
+        return rows
 
 
 @pytest.fixture
@@ -78,7 +79,12 @@ def test_the_whole_stack_from_up_to_clean(stack: Stack) -> None:
     assert answer.json()["choices"][0]["message"]["content"]
 
     os.kill(pids["planner"], signal.SIGKILL)
-    assert wait_until(lambda: stack.run("status").returncode == 0 and (stack.rows("status")["planner"]["pid"] != pids["planner"]), 60)
+
+    def again() -> bool:
+        planner = stack.rows("status")["planner"]
+        return planner["state"] == "ready" and planner["pid"] != pids["planner"]
+
+    assert wait_until(again, 60)
     planner = stack.rows("status")["planner"]
     assert "restarts: 1, the last because it was killed by SIGKILL" in planner["about"]
     pids["planner"] = planner["pid"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class Clients:
         self.ollama = ollama.Client(host=at.url, timeout=60)
         self.anthropic = anthropic.Anthropic(base_url=at.url, api_key="none", max_retries=0, timeout=60)
 
+    def close(self) -> None:
+        for client in (self.openai, self.ollama, self.anthropic):
+            client.close()
+
     def idle(self) -> bool:
         """The node works on nothing."""
         return bool(httpx.get(f"{self.at.services['worker-1'].environment['TUTTI_WORKER__URL']}/control").json()["truth"]["in_flight"] == 0)
@@ -58,8 +63,8 @@ class Clients:
 def at(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     directory: Path = tmp_path_factory.mktemp("clients")
     simulator = ("--profile", "instant", "--set", f"models={json.dumps(MODELS)}")
-    with LocalCluster(kafka, "official", directory, simulator=simulator) as cluster:
-        yield Clients(cluster)
+    with LocalCluster(kafka, "official", directory, simulator=simulator) as cluster, closing(Clients(cluster)) as clients:
+        yield clients
 
 
 def openai_plain(at: Clients) -> None:
