@@ -64,7 +64,20 @@ _ALL = ("ingress", "planner", "router", "worker", "delay", "critic", "cache", "s
 _SHREDDED = (("segment.ms", "600000"), ("delete.retention.ms", str(30 * DAY_MS)), ("max.compaction.lag.ms", "3600000"))
 _KEPT = (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS)))
 """Of topics that are read whole: what is superseded goes soon."""
-_DECLARED = ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased", "Maintenance")
+_DECLARED = (
+    "Schedule",
+    "TenantLimits",
+    "Prompt",
+    "Agent",
+    "Profile",
+    "Tool",
+    "ModelCard",
+    "Moved",
+    "ApiKey",
+    "Erased",
+    "Maintenance",
+    "Pin",
+)
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",

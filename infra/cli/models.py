@@ -14,7 +14,7 @@ from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.declarations import of_kind
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, size
-from infra.cli.rest import Api, api
+from infra.cli.rest import Api, api, part
 from shared.agents.beliefs import Beliefs
 from shared.clock import SystemClock
 from shared.contracts.agents import Belief
@@ -24,7 +24,7 @@ from shared.contracts.headers import envelope
 from shared.contracts.tasks import Action
 from shared.errors import TuttiError
 from shared.kafka.port import Message
-from shared.model_names import canonical
+from shared.model_names import canonical, spelling
 from shared.processing.registry import registry_key, told
 
 LOOK_SECONDS = 1.0
@@ -74,6 +74,40 @@ def _done(action: Action) -> click.Command:
 def copy(model: str, name: str, **given: Any) -> None:
     """Give MODEL another NAME, on all nodes that have it unless it is said where."""
     _run(Action.COPY, model, to=name, **given)
+
+
+@models.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def copies(*, as_json: bool) -> None:
+    """Models that are to be in memory on so many nodes, as their cards ask for, and on how many they are."""
+    found = asyncio.run(_copies())
+    if as_json:
+        emit_json(found)
+        return
+    rows = [(one["model"], one["wanted"], len(one["in_memory"]), ", ".join(one["in_memory"]), ", ".join(one["on_disk"])) for one in found]
+    emit_table(("model", "wanted", "there", "in memory on", "only on disk of"), rows, empty="no card asks for copies")
+
+
+async def _copies() -> list[dict[str, Any]]:
+    found = []
+    async with api() as connection:
+        cards = [
+            await connection.call("GET", f"/v1/cards/{part(one['name'])}") for one in (await connection.call("GET", "/v1/cards"))["cards"]
+        ]
+        nodes = (await connection.call("GET", "/v1/nodes"))["nodes"]
+    for card in (one["card"] for one in cards if one["card"].get("copies")):
+        has = {
+            node["id"]: model
+            for node in nodes
+            if node["state"] == "live"
+            for model in node["models"]
+            if spelling(card["model"], [model["name"]])
+        }
+        there = {
+            resident: sorted(node for node, model in has.items() if bool(model.get("resident")) is resident) for resident in (True, False)
+        }
+        found.append({"model": card["model"], "wanted": card["copies"], "in_memory": there[True], "on_disk": there[False]})
+    return found
 
 
 for _action in _ABOUT:

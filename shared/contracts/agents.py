@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from shared.contracts.base import Capability, Contract, EpochSeconds, JsonObject, Label, ModelName, Ordinal, PerSecond, Seconds, Sentence
+from shared.contracts.base import (
+    Capability,
+    Contract,
+    Count,
+    EpochSeconds,
+    JsonObject,
+    Label,
+    ModelName,
+    Ordinal,
+    PerSecond,
+    Seconds,
+    Sentence,
+)
 from shared.contracts.chat import Options
 from shared.contracts.job import Needs
 from shared.contracts.node import Ability
@@ -102,6 +114,9 @@ Readiness = Literal["free", "busy", "cold", "away"]
 """Of a model: in memory beside a free slot; in memory, nowhere with one; on a disk alone; on no live node."""
 
 
+MOST_COPIES = 1_000
+
+
 class ModelCard(Declared):
     """What is to be known of a model besides what its nodes tell: which names mean it, what answers in its place, what it is good for."""
 
@@ -125,6 +140,8 @@ class ModelCard(Declared):
     """What a job of it has where it says nothing else."""
     prefers: tuple[Capability, ...] = Field(default=(), max_length=16)
     """Tags of nodes that suit it best."""
+    copies: Count = Field(default=0, le=MOST_COPIES)
+    """So many nodes are to have it in memory, of those that have it on disk: when one leaves, another loads it."""
 
 
 class Moved(Contract):

@@ -7,7 +7,7 @@ away or asleep, is refused at once: no waiting makes a window longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -71,11 +71,14 @@ class Candidate:
     @property
     def crowded(self) -> bool:
         """Whether loading the model here is likely to put another one out of memory."""
-        there = self.account.resident
-        if len(there) >= self.most_models:
-            return True
-        sizes = self._sizes
-        return 0 < self.memory_bytes < sizes.get(self.model, 0) + sum(sizes.get(name, 0) for name in there)
+        return crowded(self.model, self.account.resident, self._sizes, self.most_models, self.memory_bytes)
+
+
+def crowded(model: str, there: Collection[str], sizes: Mapping[str, int], places: int, memory_bytes: int) -> bool:
+    """Whether a model finds no place beside these: `places` for models, `memory_bytes` for their `sizes`; what is 0 is not known."""
+    if len(there) >= places:
+        return True
+    return 0 < memory_bytes < sizes.get(model, 0) + sum(sizes.get(name, 0) for name in there)
 
 
 @dataclass(frozen=True, slots=True)

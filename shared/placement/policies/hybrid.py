@@ -66,6 +66,11 @@ def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen
     if not candidate.crowded:
         return seen
     load, left, heat = candidate.load_seconds, 0.0, 1.0
+    if len(account.resident) == 1:  # all that runs is its own, and ends first: no worker swaps under a running call
+        drain = account.empty_in(moment.now)
+        longer = max(0.0, drain - seen.wait)
+        seen = seen._replace(cost=seen.cost + longer, wait=seen.wait + longer)
+        load += drain
     for model in account.resident:
         if model in moment.wanted:
             left = max(left, QUANTUM * load - (moment.now - account.loaded_at[model]))
