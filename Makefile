@@ -4,12 +4,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
+.PHONY: help venv check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-fleet-live bench-calibrate bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 REPEATED = $(if $(REPEATS),--repeats $(REPEATS))
+OWN_FLEET = $(if $(FLEET),--fleet $(FLEET)) $(if $(TRACE),--trace $(TRACE)) $(if $(ROWS),--rows $(ROWS)) $(if $(FASTER),--faster $(FASTER))
 TESTS ?=
 # RECORD=1: a bench's runs become the record that later runs are compared with.
 runs = $(if $(RECORD),infra/lab/records,.tutti)/$(1).json
@@ -92,8 +93,14 @@ bench-versus: venv ## Beside durable alternatives on this machine: a workflow li
 bench-patterns: venv ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
 	@$(BIN)/python -m infra.lab.bench.patterns $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(REPEATED) --json $(call runs,patterns)
 
-bench-fleet: venv ## Policies for nodes on a simulated fleet, on recorded arrivals, in virtual time: loads, first tokens, makespan, losses.
-	@$(BIN)/python -m infra.lab.fleet $(REPEATED) --json $(call runs,fleet)
+bench-fleet: venv ## Policies for nodes on a simulated fleet, on recorded arrivals, in virtual time (FLEET=yaml TRACE=csv ROWS=n FASTER=x: of your own).
+	@$(BIN)/python -m infra.lab.fleet $(OWN_FLEET) $(REPEATED) --json $(call runs,fleet$(if $(FLEET),-own))
+
+bench-fleet-live: venv ## The same fleets in real time before tutti, and ollama-herd beside it (HERD=folder of its programs): loads, first tokens, a killed server.
+	@$(BIN)/python -m infra.lab.fleet.live $(OWN_FLEET) $(if $(HERD),--herd $(HERD)) --kill 12 $(REPEATED) --json $(call runs,fleet-live)
+
+bench-calibrate: venv ## Measure a real Ollama (make ollama), and compare what the fleet simulator says of it with what it does.
+	@$(BIN)/python -m infra.lab.fleet.calibrate --spec .tutti/measured.yaml $(REPEATED) --json $(call runs,calibrate)
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
 	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json $(call runs,cancel)

@@ -75,7 +75,7 @@ def split(step: Step) -> tuple[int, int]:
     total = min(MOST_TOKENS, step.estimated_tokens)
     if step.operation is Operation.EMBED:
         return total, 0
-    allowed = min(total, step.options.max_tokens or min(ANSWER_TOKENS, total // 2 or 1))
+    allowed = min(total, step.options.max_tokens or ANSWER_TOKENS)
     likely = step.likely_output
     return total - allowed, allowed if likely is None else min(likely, step.options.max_tokens or likely)
 

@@ -20,6 +20,7 @@ from shared.contracts.chat import Options
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node
 from shared.contracts.step import Step
+from shared.estimates import ANSWER_TOKENS
 from shared.topics import Topics
 
 RETRY_SECONDS = 0.2
@@ -118,11 +119,11 @@ class Play:
             job=f"j{number}",
             id=blake2b(str(number).encode(), digest_size=16).hexdigest(),
             home=number % 6,
-            tenant=request.tenant,
+            tenant="default",
             model=request.model,
             priority_class=request.priority_class,
-            options=Options(),
-            estimated_tokens=estimate + 256,
+            options=Options(max_tokens=request.limit),
+            estimated_tokens=estimate + (request.limit or ANSWER_TOKENS),
         )
         self._by_id[step.id] = told
         self._send(step)
@@ -131,7 +132,7 @@ class Play:
         told = self._by_id[step.id]
         told.attempts += 1
         there = [router for router in self.routers if router.there]
-        router = there[hash(step.id) % len(there)] if len(there) > 1 else there[0]
+        router = there[int(step.id[:8], 16) % len(there)]
         self._timeline.after(self._fleet.hop_seconds, lambda: router.read(step))
 
     def _deliver(self, router: Router, placed: Placed) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal, NamedTuple
 
+import click
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
@@ -90,7 +92,8 @@ class Request:
     output: int
     model: str = "llama3.2:1b"
     priority_class: PriorityClass = PriorityClass.INTERACTIVE
-    tenant: str = "default"
+    limit: int | None = None
+    """Tokens of an answer that its caller allows, which the router is told."""
 
 
 class Arrival(NamedTuple):
@@ -107,10 +110,58 @@ as milliseconds from the first one, otherwise unchanged."""
 
 
 def recorded(path: Path = TRACE) -> list[Arrival]:
-    """Of a trace in that form: `milliseconds,prompt_tokens,output_tokens`, as CSV, packed or not."""
+    """Of a trace in that form: `milliseconds,prompt_tokens,output_tokens`, as CSV, packed or not. Raises ValueError."""
+    return [_arrival(row) for row in _rows(path)]
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
     packed = path.read_bytes()
-    rows = csv.DictReader((gzip.decompress(packed) if path.suffix == ".gz" else packed).decode().splitlines())
-    return [Arrival(int(row["milliseconds"]) / 1e3, max(1, int(row["prompt_tokens"])), max(1, int(row["output_tokens"]))) for row in rows]
+    yield from csv.DictReader((gzip.decompress(packed) if path.suffix == ".gz" else packed).decode().splitlines())
+
+
+def _arrival(row: Mapping[str, str]) -> Arrival:
+    try:
+        return Arrival(int(row["milliseconds"]) / 1e3, max(1, int(row["prompt_tokens"])), max(1, int(row["output_tokens"])))
+    except (KeyError, TypeError) as error:
+        raise ValueError("a trace has milliseconds, prompt_tokens and output_tokens in each row") from error
+
+
+def fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a bench that plays a fleet and a trace of one's own: `fleet_file`, `trace`, `rows`, `faster`, as `requests` takes them."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option in (
+        click.option("--faster", type=click.FloatRange(0, min_open=True), default=1.0, help="The rows' times are divided by this."),
+        click.option("--rows", type=click.IntRange(1), default=1_000, help="So many of the trace, from its beginning."),
+        click.option("--trace", type=file, default=TRACE, help="CSV: milliseconds,prompt_tokens,output_tokens[,model][,class]."),
+        click.option("--fleet", "fleet_file", type=file, help="YAML (infra/lab/fleet/office.yaml); the trace is played on it."),
+    ):
+        command = option(command)
+    return command
+
+
+def requests(path: Path, fleet: Fleet, seed: int, *, most: int, faster: float = 1.0) -> list[Request]:
+    """The first `most` rows of such a trace, from their first one on, as requests to `fleet`. Columns `model` and `class` are optional:
+    without one it is the first node's models, the first most often, and interactive. Raises ValueError.
+    """
+    rows = list(islice(_rows(path), most))
+    if not rows:
+        raise ValueError(f"{path.name} has no rows")
+    known = [model.name for model in fleet.nodes[0].machine().models if "completion" in model.capabilities]
+    drawn = mixed(map(_arrival, rows), known, seed)
+    begun = drawn[0].at
+    found = [
+        replace(
+            one,
+            at=(one.at - begun) / faster,
+            model=row.get("model") or one.model,
+            priority_class=PriorityClass(row.get("class") or one.priority_class),
+        )
+        for row, one in zip(rows, drawn, strict=True)
+    ]
+    there = {model.name for _, spec in fleet.each() for model in spec.machine().models}
+    if missing := {one.model for one in found} - there:
+        raise ValueError(f"no node has {', '.join(sorted(missing))}")
+    return found
 
 
 def at_load(arrivals: Sequence[Arrival], work: Callable[[Arrival], float], share: float) -> list[Arrival]:

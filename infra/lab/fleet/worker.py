@@ -9,7 +9,7 @@ from math import inf
 
 from infra.lab.fleet.machine import Call, Machine
 from infra.lab.fleet.timeline import Timeline
-from infra.lab.simulators.ollama.parameters import Parameters
+from infra.lab.simulators.ollama.parameters import GIGABYTE, Parameters
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
 from services.worker.breakers import NODE, BreakerPolicy, Breakers, Called
@@ -22,7 +22,7 @@ from services.worker.speeds import Speeds
 from shared.contracts.chat import Answer
 from shared.contracts.credits import Credits
 from shared.contracts.failure import FailureKind
-from shared.contracts.node import Node, NodeModel
+from shared.contracts.node import Hardware, Node, NodeModel
 from shared.contracts.outcome import claim_id
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
@@ -35,6 +35,7 @@ CREDITS_SECONDS = 1.0
 TURN_SECONDS = 0.2
 PROBE_SECONDS = 1.0
 PREFETCH_LIMIT = 512
+GPU_REACHES, CPU_REACHES = 0.65, 0.7
 _ANSWER = Answer()
 
 
@@ -46,6 +47,15 @@ class Given:
     prompt: int
     output: int
     ended: Callable[[Step, Call | None], None]
+
+
+def hardware_of(parameters: Parameters) -> Hardware:
+    """As a worker finds it: by the makers' figure of its memory's bandwidth, of which calls reach a part."""
+    vram = int(parameters.vram_gb * GIGABYTE)
+    written = max((model.decode_tokens_per_second or 0.0) * model.size_gb for model in parameters.models)
+    return Hardware(
+        vram_bytes=vram, ram_bytes=int(parameters.ram_gb * GIGABYTE), bandwidth=written / (GPU_REACHES if vram else CPU_REACHES)
+    )
 
 
 class Worker:
@@ -66,6 +76,7 @@ class Worker:
         self.name, self.mailbox, self.machine = name, mailbox, machine
         self._parameters, self._timeline = parameters, timeline
         self._tell_credits, self._tell_node = tell_credits, tell_node
+        self._hardware = hardware_of(parameters)
         self.slots = Slots(slots, prefetch_limit=PREFETCH_LIMIT, round_trip=RoundTrip(0.05))
         self.speeds = Speeds()
         self.inbox = Inbox(2_048)
@@ -266,6 +277,7 @@ class Worker:
             simulated=True,
             slots=self.slots.total,
             most_models=self._parameters.max_loaded_models,
+            hardware=self._hardware,
             models=tuple(self.speeds.attach(model).model_copy(update={"broken": model.name in self.breakers.shut}) for model in models),
             broken=NODE in self.breakers.shut,
             at=0.0,

@@ -6,6 +6,7 @@ For tests of a real Ollama's behaviour (loads, swaps, streams, schemas) at thous
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -21,12 +22,16 @@ _SPACE = "\u2581"
 _EOS = 2
 
 
-def write(path: Path, seed: int) -> None:
-    """Write the model of `seed` as a GGUF file; the same seed gives the same file."""
+def write(path: Path, seed: int, *, repeats: int = 1, ends: bool = True) -> None:
+    """Write the model of `seed` as a GGUF file; the same seed gives the same file.
+
+    `repeats`: its blocks come so often, for a model as slow as a large one. Without `ends` its texts go on until they are cut.
+    """
     tokens = _tokens()
     texts = [text for text, _ in tokens]
     kinds = [kind for _, kind in tokens]
-    gguf.write(path, _values(texts, kinds, seed), _tensors(texts, kinds, Random(seed)))
+    values = _values(texts, kinds, seed) | {"llama.block_count": BLOCKS * repeats}
+    gguf.write(path, values, _tensors(texts, kinds, Random(seed), repeats, -15.0 if not ends else 4.0))
 
 
 def _tokens() -> list[tuple[str, int]]:
@@ -65,7 +70,7 @@ def _values(texts: list[str], kinds: list[int], seed: int) -> dict[str, gguf.Val
     }
 
 
-def _tensors(texts: list[str], kinds: list[int], random: Random) -> list[Tensor]:
+def _tensors(texts: list[str], kinds: list[int], random: Random, repeats: int, end: float) -> list[Tensor]:
     """Dimension 0 carries a constant that no layer writes to, so column 0 of the output matrix is a bias per token.
 
     The bias keeps raw bytes out (only valid UTF-8 comes out), makes JSON strings short, and lets texts end by themselves.
@@ -74,28 +79,29 @@ def _tensors(texts: list[str], kinds: list[int], random: Random) -> list[Tensor]
     for token, kind in enumerate(kinds):
         embedding[token * WIDTH] = 6.0
         head[token * WIDTH] = 0.0 if kind == _NORMAL else -15.0
-    for token, bias in ((_EOS, 4.0), (texts.index('"'), 5.5)):
+    for token, bias in ((_EOS, end), (texts.index('"'), 5.5)):
         head[token * WIDTH : (token + 1) * WIDTH] = array("f", [bias] + [0.0] * (WIDTH - 1))
     tensors = [_tensor("token_embd", embedding, WIDTH), _vector("output_norm"), _tensor("output", head, WIDTH)]
-    for block in range(BLOCKS):
-        tensors += _block(f"blk.{block}.", random)
+    blocks = [_block(random) for _ in range(BLOCKS)]
+    for number in range(BLOCKS * repeats):
+        tensors += [replace(tensor, name=f"blk.{number}.{tensor.name}") for tensor in blocks[number % BLOCKS]]
     return tensors
 
 
-def _block(prefix: str, random: Random) -> list[Tensor]:
-    attention = [_tensor(f"{prefix}{name}", _matrix(random, WIDTH, WIDTH, 3.0), WIDTH) for name in ("attn_q", "attn_k", "attn_v")]
+def _block(random: Random) -> list[Tensor]:
+    attention = [_tensor(name, _matrix(random, WIDTH, WIDTH, 3.0), WIDTH) for name in ("attn_q", "attn_k", "attn_v")]
     output = _matrix(random, WIDTH, WIDTH, 3.0)
     output[:WIDTH] = array("f", bytes(4 * WIDTH))
     down = _matrix(random, WIDTH, FEED_FORWARD, 3.0)
     down[:FEED_FORWARD] = array("f", bytes(4 * FEED_FORWARD))
     return [
-        _vector(f"{prefix}attn_norm"),
-        _vector(f"{prefix}ffn_norm"),
+        _vector("attn_norm"),
+        _vector("ffn_norm"),
         *attention,
-        _tensor(f"{prefix}attn_output", output, WIDTH),
-        _tensor(f"{prefix}ffn_gate", _matrix(random, FEED_FORWARD, WIDTH), WIDTH),
-        _tensor(f"{prefix}ffn_up", _matrix(random, FEED_FORWARD, WIDTH), WIDTH),
-        _tensor(f"{prefix}ffn_down", down, FEED_FORWARD),
+        _tensor("attn_output", output, WIDTH),
+        _tensor("ffn_gate", _matrix(random, FEED_FORWARD, WIDTH), WIDTH),
+        _tensor("ffn_up", _matrix(random, FEED_FORWARD, WIDTH), WIDTH),
+        _tensor("ffn_down", down, FEED_FORWARD),
     ]
 
 

@@ -2,7 +2,8 @@
 
 1. A node with a place, by the step's time there, and more the fuller the node is: calls slow one another, and bursts want all slots.
 2. Where that would mean a load, a busy node may be waited for; and a model keeps its place for some loads' time while steps wait for it.
-   So steps of a model are run together: fewer loads for all, and what loads cost stays below a fixed share.
+   So steps of a model are run together: fewer loads for all, and what loads cost stays below a fixed share. Where there is room a load
+   counts the less the more its model is asked for: all who come after need not wait either, else a machine would stay cold for ever.
 3. Batch steps also wait for a faster node than there is, where they would be done earlier: the last of many does not lie on the slowest.
 
 Nobody waits longer for a better node than it would have taken on the one that it had.
@@ -61,10 +62,13 @@ def elsewhere(candidate: Candidate, ask: PlaceRequest, moment: Moment) -> Forese
 
 
 def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen:
-    """A model that is put out of memory will have to be loaded again, as surely as it is in demand; until it had its time it stays."""
+    """A model that is put out of memory will have to be loaded again, as surely as it is in demand; until it had its time it stays.
+    Where none is, the load is shared with those who are likely to come after.
+    """
     account = candidate.account
     if not candidate.crowded:
-        return seen
+        others = moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS
+        return seen._replace(cost=seen.cost - seen.load + seen.load / (1.0 + others))
     load, left, heat = candidate.load_seconds, 0.0, 1.0
     if len(account.resident) == 1:  # all that runs is its own, and ends first: no worker swaps under a running call
         drain = account.empty_in(moment.now)

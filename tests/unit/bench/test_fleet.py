@@ -6,11 +6,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from click.testing import CliRunner
 
+from infra.lab.fleet import live
 from infra.lab.fleet.machine import Call, Machine
 from infra.lab.fleet.play import Play
 from infra.lab.fleet.scenarios import machines, one_place, peer, stretch, trace
-from infra.lab.fleet.spec import Arrival, Change, Fleet, Request, mixed
+from infra.lab.fleet.spec import Arrival, Change, Fleet, Request, mixed, requests
 from infra.lab.fleet.timeline import Timeline
 from infra.lab.fleet.worker import Worker
 from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
@@ -114,3 +116,39 @@ def test_a_fleet_is_read_from_a_file(tmp_path: Path) -> None:
     path.write_text("nodes:\n- name: gpu\n  colour: red\n")
     with pytest.raises(ValueError, match="colour"):
         Fleet.read(path)
+
+
+OFFICE = Path(live.__file__).with_name("office.yaml")
+
+
+def test_a_machine_with_room_is_loaded_while_others_are_asked_for() -> None:
+    """Its load would take longer than the wait for the busy one, each time; but it serves all that come after."""
+    fleet = machines((8, 8), ["m"], size=8.0)
+    asked = [Request(0.0, 200, 40, "m"), *(Request(20.0 + 2.4 * pair + late, 200, 40, "m") for pair in range(30) for late in (0.0, 0.3))]
+    assert all(worker.taken for worker in Play(fleet, asked, policy="hybrid", seed=1).run().workers)
+
+
+def test_a_trace_of_ones_own_is_played_on_a_fleet_of_ones_own(tmp_path: Path) -> None:
+    """Times from the first row on; models and classes as the rows say, else drawn of the first node's; what dies and fails costs nobody."""
+    path, fleet = tmp_path / "trace.csv", Fleet.read(OFFICE)
+    path.write_text("milliseconds,prompt_tokens,output_tokens,model,class\n2000,10,20,llama3.1:8b,batch\n3000,0,5,,\n")
+    first, second = requests(path, fleet, 0, most=9, faster=2.0)
+    assert (first.at, first.prompt, first.model, first.priority_class.value) == (0.0, 10, "llama3.1:8b", "batch")
+    assert (second.at, second.prompt, second.priority_class.value) == (0.5, 1, "interactive")
+    path.write_text("milliseconds,prompt_tokens,output_tokens,model\n0,1,1,nobody-has-it\n")
+    with pytest.raises(ValueError, match="nobody-has-it"):
+        requests(path, fleet, 0, most=9)
+    path.write_text("time\n1\n")
+    with pytest.raises(ValueError, match="milliseconds"):
+        requests(path, fleet, 0, most=9)
+    asked = [Request(number / 2, 100, 50, "llama3.2:1b") for number in range(260)]
+    assert Play(fleet, asked, policy="hybrid", seed=0).run().failed == 0
+
+
+def test_what_only_virtual_time_can_do_is_refused_in_real_time(tmp_path: Path) -> None:
+    """Before anything is started."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text("nodes:\n- name: a\n  changes: [{at_seconds: 1, what: vanishes}]\n")
+    told = CliRunner().invoke(live.main, ["--fleet", str(path)])
+    assert told.exit_code == 2
+    assert "only in virtual time: vanishes" in told.output

@@ -30,3 +30,10 @@ def test_the_file_starts_as_the_format_says_and_holds_all_tensors(tmp_path: Path
     width, wide, vocabulary = tiny_model.WIDTH, tiny_model.FEED_FORWARD, 406
     floats = 2 * vocabulary * width + width + tiny_model.BLOCKS * (2 * width + 4 * width * width + 3 * width * wide)
     assert 4 * floats < len(data) < 4 * floats + 20_000
+
+
+def test_it_can_be_as_slow_as_a_large_one(tmp_path: Path) -> None:
+    """The same blocks, again and again; and a text that does not end by itself."""
+    tiny_model.write(tmp_path / "a.gguf", 0, repeats=3, ends=False)
+    *_, tensors, _ = struct.unpack_from("<4sIQQ", (tmp_path / "a.gguf").read_bytes())
+    assert tensors == 3 + 9 * 3 * tiny_model.BLOCKS

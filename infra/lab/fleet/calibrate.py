@@ -1,0 +1,203 @@
+"""`python -m infra.lab.fleet.calibrate`: is the simulated machine like a real one? Measures a real Ollama, writes it down as a node of a
+fleet (YAML), plays one trace on both, each behind tutti, and compares what was predicted with what came.
+
+The Ollama is that of `make ollama`, with one model in memory and two of random weights, made here: as slow as models that people use, and
+their texts end where they are cut, so that both sides write as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from math import inf, log
+from pathlib import Path
+from random import Random
+from statistics import fmean, median
+
+import aiohttp
+import click
+import yaml
+
+from infra.lab.bench import machine
+from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of
+from infra.lab.bench.outcome import Outcome
+from infra.lab.fleet.live import Answered, ask, at_their_times, tutti
+from infra.lab.fleet.play import Play
+from infra.lab.fleet.spec import Fleet, NodeSpec, Request
+from infra.lab.ollama_build import tiny_model
+from infra.native import ollama_server
+from infra.native.node import await_answer
+from infra.native.paths import StackHome
+from infra.native.ports import free_ports
+from infra.native.processes import Daemon
+from infra.native.settings import NativeSettings
+from shared.clock import Clock, SystemClock
+
+MODELS = ("first", "second")
+REPEATS = 40
+"""Of the tiny model's blocks: some 100 tokens a second."""
+PROMPTS, OUTPUTS = (50, 500), (30, 120)
+"""Tokens of the trace, least and most; what is measured is measured there, since a token costs more the more stands before it."""
+WITHIN = 0.2
+_MODELFILE = 'FROM {file}\nTEMPLATE "{{{{ .Prompt }}}}"\nPARAMETER num_thread 1\n'
+
+
+@contextmanager
+def real(home: StackHome, slots: int) -> Iterator[str]:
+    """An Ollama with `MODELS`, of which it keeps one: its address. Raises NativeError kinds, CalledProcessError."""
+    [port] = free_ports(1)
+    cache = NativeSettings().cache_directory
+    program = str(ollama_server.installed(cache))
+    own = ollama_server.environment(port, program, cache, slots=slots)
+    own |= {"OLLAMA_MAX_LOADED_MODELS": "1", "OLLAMA_MODELS": str(home.directory("models"))}
+    server = Daemon("ollama", (program, "serve"), home.pid_file("ollama"), home.log("ollama"), own, dies_with_parent=True)
+    server.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await_answer(server, f"{url}/api/version")
+        for seed, name in enumerate(MODELS):
+            weights, recipe = home.directory("data") / f"{name}.gguf", home.directory("data") / f"{name}.txt"
+            tiny_model.write(weights, seed, repeats=REPEATS, ends=False)
+            recipe.write_text(_MODELFILE.format(file=weights))
+            subprocess.run([program, "create", name, "-f", str(recipe)], env=own, check=True, capture_output=True, timeout=60)
+        yield url
+    finally:
+        server.stop(10.0)
+
+
+class Measuring:
+    """Asks one server, one call after another unless it says so."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, clock: Clock) -> None:
+        self._session, self._url, self._clock, self._asked = session, url, clock, 0
+
+    async def call(self, model: str, prompt: int, output: int) -> Answered:
+        self._asked += 1
+        return await ask(self._session, self._url, Request(0.0, prompt, output, model), self._clock, f"measured-{self._asked}")
+
+    async def load(self) -> float:
+        """Seconds that a first token comes later where its model must be brought in."""
+        cold = [(await self.call(MODELS[n % 2], 8, 2)).first for n in range(8)][2:]
+        return median(cold) - median([(await self.call(MODELS[1], 8, 2)).first for _ in range(5)])
+
+    async def read(self, model: str) -> float:
+        """Tokens a second of prompts."""
+        long, short = [[await self.call(model, length, 2) for _ in range(7)] for length in reversed(PROMPTS)]
+        seconds = median(one.first for one in long) - median(one.first for one in short)
+        return (median(one.read for one in long) - median(one.read for one in short)) / seconds
+
+    async def token(self, model: str, beside: int) -> float:
+        """Seconds of a written token, of each of so many calls at once."""
+        found = [
+            one
+            for _ in range(3)
+            for one in await asyncio.gather(*(self.call(model, _middle(PROMPTS), _middle(OUTPUTS)) for _ in range(beside)))
+        ]
+        return median((one.end - one.first) / (one.written - 1) for one in found)
+
+    async def disturbed(self, model: str, token: float, read: float) -> float:
+        """Share of its pace that a call loses while another one's prompt is read."""
+        found = []
+        for _ in range(5):
+            writing, reading = await asyncio.gather(self.call(model, 8, OUTPUTS[1]), self.call(model, PROMPTS[1], 2))
+            late = (writing.end - writing.first) - token * (writing.written + reading.written - 2)
+            found.append(late / (reading.read / read))
+        return min(0.99, max(0.0, median(found)))
+
+
+def _middle(bounds: tuple[int, int]) -> int:
+    return sum(bounds) // 2
+
+
+async def measured(url: str, slots: int, clock: Clock) -> NodeSpec:
+    """The server at `url` as a node of a fleet."""
+    async with aiohttp.ClientSession() as session:
+        at = Measuring(session, url, clock)
+        load = await at.load()
+        read, token = await at.read(MODELS[0]), await at.token(MODELS[0], 1)
+        sharing = [log(await at.token(MODELS[0], beside) / token) / log(beside) for beside in range(2, slots + 1)]
+        disturbed = await at.disturbed(MODELS[0], token, read) if slots > 1 else 0.0
+    speeds = {"prefill_tokens_per_second": round(read, 1), "decode_tokens_per_second": round(1.0 / token, 1)}
+    parameters = {
+        "models": [{"name": f"{name}:latest", "size_gb": 0.04, **speeds} for name in MODELS],
+        "max_loaded_models": 1,
+        "load_fixed_seconds": round(load, 3),
+        "load_gb_per_second": 1e3,
+        "cached_load_gb_per_second": 1e3,
+        "decode_sharing": round(min(1.0, max(0.0, fmean(sharing))), 3) if sharing else 0.0,
+        "prefill_interference": round(disturbed, 3),
+        "jitter": 0.0,
+    }
+    return NodeSpec(name="measured", profile="gpu-server", slots=slots, parameters=parameters)
+
+
+def drawn(spec: NodeSpec, seed: int, count: int, load: float) -> list[Request]:
+    """A trace that asks so much of such a node: two of three requests for the first model."""
+    random, at, found = Random(seed), 0.0, list[Request]()
+    model = spec.machine().models[0]
+    for _ in range(count):
+        prompt, output = random.randint(*PROMPTS), random.randint(*OUTPUTS)
+        alone = prompt / (model.prefill_tokens_per_second or inf) + output / (model.decode_tokens_per_second or inf)
+        found.append(Request(at, prompt, output, random.choices([f"{name}:latest" for name in MODELS], (2, 1))[0], limit=output))
+        at += random.expovariate(load * spec.slots ** (1 - spec.machine().decode_sharing) / alone)
+    return found
+
+
+def compared(asked: Sequence[Request], came: Sequence[Answered], fleet: Fleet, seed: int) -> Figures:
+    """What came, and what the simulator says of the same requests with the tokens that were read and written."""
+    same = [replace(one, prompt=answer.read, output=answer.written) for one, answer in zip(asked, came, strict=True)]
+    played = Play(fleet, same, policy="hybrid", seed=seed).run()
+    pairs = {
+        "first": (fmean(one.first for one in came), fmean(one.first_seconds for one in played.told)),
+        "end": (fmean(one.end for one in came), fmean(one.ended_at - one.request.at for one in played.told)),
+        "makespan": (max(one.at + answer.end for one, answer in zip(asked, came, strict=True)), played.seconds),
+    }
+    found: dict[str, float] = {"not whole": float(sum(not one.whole for one in came)), "loads, simulated": float(played.loads)}
+    for name, (real_seconds, told_seconds) in pairs.items():
+        found |= {
+            f"{name}, s": real_seconds,
+            f"{name} simulated, s": told_seconds,
+            f"{name} wrong by": abs(told_seconds / real_seconds - 1),
+        }
+    return found
+
+
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    *(Budget(f"{name}, simulated, wrong by", "", median_of(f"{name} wrong by"), at_most=WITHIN) for name in ("first", "end", "makespan")),
+    Budget("answers that were refused or cut", "", most_of("not whole"), at_most=0),
+)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--slots", type=click.IntRange(1, 8), default=2, help="OLLAMA_NUM_PARALLEL.")
+@click.option("--requests", "count", type=click.IntRange(10, 10_000), default=60, help="Of the trace.")
+@click.option("--load", type=click.FloatRange(0, 1, min_open=True), default=0.6, help="Share of what the server can do, without its loads.")
+@click.option("--repeats", type=click.IntRange(1, 20), default=3, help="Seeds.")
+@click.option("--spec", type=click.Path(path_type=Path), help="Write the server here, as a fleet of one node.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
+def main(*, slots: int, count: int, load: float, repeats: int, spec: Path | None, json_file: Path | None) -> None:
+    """The simulated machine beside a real Ollama."""
+    clock, runs, facts = SystemClock(), list[Figures](), machine.facts()
+    with ExitStack() as stack:
+        home = StackHome(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutti-calibrate-"))))
+        url = stack.enter_context(real(home, slots))
+        node = asyncio.run(measured(url, slots, clock))
+        fleet = Fleet(nodes=(node,))
+        written = yaml.safe_dump(fleet.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+        click.echo(written)
+        if spec is not None:
+            spec.write_text(written)
+        at = tutti(fleet, {node.name: url}, stack)
+        for seed in range(repeats):
+            asked = drawn(node, seed, count, load)
+            came = asyncio.run(at_their_times(at, asked, clock, str(seed)))
+            runs.append(compared(asked, came, fleet, seed))
+    Outcome("calibrate", "one side is simulated, the other an Ollama", facts, {"slots": slots, "load": load}, runs, BUDGETS).end(json_file)
+
+
+if __name__ == "__main__":
+    main()
