@@ -159,13 +159,22 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
         led = led or ("" if order or not best else best[0].row.model)
         order += [one.row.model for one in best]
         shown |= {one.row.model: round(scores[one.row.model], 3) for one in best if one.row.model not in shown}
-    seen_as: dict[str, Any] = {"kind": query.kind, "tokens": query.tokens, "language": query.language, "needs": needs, "left_out": left_out}
-    if not shown:  # as if there was no choice: who knows the nodes says what is wrong
-        return request, _told(ChoiceTold(**seen_as))
-    row = next((row for row in team.rated if row.model == led), None)
-    return _with_models(request, order, row, team.profiles.get(query.kind, Options())), _told(
-        ChoiceTold(**seen_as, scores=shown, judged=judged, cheapest=tight)
+    told = _told(
+        ChoiceTold(
+            kind=query.kind,
+            tokens=query.tokens,
+            language=query.language,
+            needs=needs,
+            scores=shown,
+            left_out=left_out,
+            judged=judged,
+            cheapest=tight,
+        )
     )
+    if not any(name != AUTO for name in order):  # as if there was no choice: who knows the nodes says what is wrong
+        return request, told
+    row = next((row for row in team.rated if row.model == led), None)
+    return _with_models(request, order, row, team.profiles.get(query.kind, Options())), told
 
 
 def _group(rows: Sequence[RatedModel], name: str) -> list[RatedModel]:
