@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -60,6 +60,10 @@ class KnownModels(NamedTuple):
     seen: Mapping[str, RatedModel] = {}
 
 
+Score = Annotated[float, Field(ge=-4, le=4)]
+"""Worth of a quality that is drawn may lie beyond 1, and price and time are taken off."""
+
+
 class Means(NamedTuple):
     """What is left to a job as its history tells it. `cost`: its limit, None where it has none, and what is `spent` of it."""
 
@@ -76,7 +80,7 @@ class ChoiceTold(Contract):
     tokens: Count
     language: Label = ""
     needs: tuple[Ability, ...] = Field(default=(), max_length=4)
-    scores: dict[ModelName, float] = Field(default={}, max_length=MOST_RATED)
+    scores: dict[ModelName, Score] = Field(default={}, max_length=MOST_RATED)
     left_out: dict[ModelName, Label] = Field(default={}, max_length=MOST_RATED)
     more: Count = 0
     judged: bool = False
