@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import sqrt
 from pathlib import Path
@@ -106,9 +105,9 @@ def intervals(runs: Sequence[Figures], columns: Sequence[str] = tuple(POLICIES))
         yield f"{scenario + ': ' + figure:<54}" + "".join(f"{values_of.get(column, '-'):>18}" for column in columns)
 
 
-def of_file(fleet: Fleet, name: str, asked: Callable[[int], list[Request]], seed: int) -> dict[str, float]:
+def of_file(fleet: Fleet, name: str, asked: Sequence[Request], seed: int) -> dict[str, float]:
     """Every policy on a fleet of one's own."""
-    found = {policy: told(Play(fleet, asked(seed), policy=policy, seed=seed).run()) for policy in POLICIES}
+    found = {policy: told(Play(fleet, asked, policy=policy, seed=seed).run()) for policy in POLICIES}
     return {f"{name}/{policy}/{figure}": value for policy, figures in found.items() for figure, value in figures.items()}
 
 
@@ -120,9 +119,12 @@ def main(*, fleet_file: Path | None, trace: Path, rows: int, faster: float, repe
     """Policies on a simulated fleet, in virtual time: all scenarios and their bars, or a fleet of yours."""
     facts, said = machine.facts(), "machines and the way between services are simulated; routers' and workers' policies are real"
     if fleet_file is not None:
-        fleet = Fleet.read(fleet_file)
-        asked = partial(requests, trace, fleet, most=rows, faster=faster)
-        own = [of_file(fleet, fleet_file.stem, asked, seed) for seed in range(repeats)]
+        try:
+            fleet = Fleet.read(fleet_file)
+            asked = [requests(trace, fleet, seed, most=rows, faster=faster) for seed in range(repeats)]
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        own = [of_file(fleet, fleet_file.stem, each, seed) for seed, each in enumerate(asked)]
         click.echo("\n".join([*intervals(own), ""]))
         Outcome("fleet", said, facts, {"seeds": repeats, "fleet": fleet_file.name, "rows": rows, "faster": faster}, own, ()).end(json_file)
         return

@@ -1,6 +1,8 @@
 """`python -m infra.lab.fleet.calibrate`: is the simulated machine like a real one? Measures a real Ollama, writes it down as a node of a
 fleet (YAML), plays one trace on both, each behind tutti, and compares what was predicted with what came.
 
+A machine that others use is never twice the same, so it is measured before and after each trace, and the mean is taken.
+
 The Ollama is that of `make ollama`, with one model in memory and two of random weights, made here: as slow as models that people use, and
 their texts end where they are cut, so that both sides write as much.
 """
@@ -17,6 +19,7 @@ from math import inf, log
 from pathlib import Path
 from random import Random
 from statistics import fmean, median
+from typing import NamedTuple
 
 import aiohttp
 import click
@@ -40,7 +43,7 @@ from shared.clock import Clock, SystemClock
 MODELS = ("first", "second")
 REPEATS = 40
 """Of the tiny model's blocks: some 100 tokens a second."""
-PROMPTS, OUTPUTS = (50, 500), (30, 120)
+PROMPTS, OUTPUTS, SHORT = (50, 500), (30, 120), 8
 """Tokens of the trace, least and most; what is measured is measured there, since a token costs more the more stands before it."""
 WITHIN = 0.2
 _MODELFILE = 'FROM {file}\nTEMPLATE "{{{{ .Prompt }}}}"\nPARAMETER num_thread 1\n'
@@ -81,8 +84,8 @@ class Measuring:
 
     async def load(self) -> float:
         """Seconds that a first token comes later where its model must be brought in."""
-        cold = [(await self.call(MODELS[n % 2], 8, 2)).first for n in range(8)][2:]
-        return median(cold) - median([(await self.call(MODELS[1], 8, 2)).first for _ in range(5)])
+        cold = [(await self.call(MODELS[n % 2], SHORT, 2)).first for n in range(8)][2:]
+        return median(cold) - median([(await self.call(MODELS[1], SHORT, 2)).first for _ in range(5)])
 
     async def read(self, model: str) -> float:
         """Tokens a second of prompts."""
@@ -90,20 +93,18 @@ class Measuring:
         seconds = median(one.first for one in long) - median(one.first for one in short)
         return (median(one.read for one in long) - median(one.read for one in short)) / seconds
 
-    async def token(self, model: str, beside: int) -> float:
-        """Seconds of a written token, of each of so many calls at once."""
-        found = [
-            one
-            for _ in range(3)
-            for one in await asyncio.gather(*(self.call(model, _middle(PROMPTS), _middle(OUTPUTS)) for _ in range(beside)))
-        ]
+    async def token(self, model: str, prompt: int, beside: int) -> float:
+        """Seconds of a token written behind such a prompt, of each of so many calls at once."""
+        found = []
+        for _ in range(5):
+            found += await asyncio.gather(*(self.call(model, prompt, _middle(OUTPUTS)) for _ in range(beside)))
         return median((one.end - one.first) / (one.written - 1) for one in found)
 
     async def disturbed(self, model: str, token: float, read: float) -> float:
         """Share of its pace that a call loses while another one's prompt is read."""
         found = []
         for _ in range(5):
-            writing, reading = await asyncio.gather(self.call(model, 8, OUTPUTS[1]), self.call(model, PROMPTS[1], 2))
+            writing, reading = await asyncio.gather(self.call(model, SHORT, OUTPUTS[1]), self.call(model, PROMPTS[1], 2))
             late = (writing.end - writing.first) - token * (writing.written + reading.written - 2)
             found.append(late / (reading.read / read))
         return min(0.99, max(0.0, median(found)))
@@ -113,23 +114,39 @@ def _middle(bounds: tuple[int, int]) -> int:
     return sum(bounds) // 2
 
 
-async def measured(url: str, slots: int, clock: Clock) -> NodeSpec:
-    """The server at `url` as a node of a fleet."""
+class Measured(NamedTuple):
+    """Of a server: seconds of a load, of a token read, of a token written; how two calls share it, and what reading costs who writes."""
+
+    load: float
+    read: float
+    token: float
+    sharing: float
+    disturbed: float
+
+
+async def measured(url: str, slots: int, clock: Clock) -> Measured:
+    """The server at `url`, now."""
     async with aiohttp.ClientSession() as session:
         at = Measuring(session, url, clock)
-        load = await at.load()
-        read, token = await at.read(MODELS[0]), await at.token(MODELS[0], 1)
-        sharing = [log(await at.token(MODELS[0], beside) / token) / log(beside) for beside in range(2, slots + 1)]
-        disturbed = await at.disturbed(MODELS[0], token, read) if slots > 1 else 0.0
-    speeds = {"prefill_tokens_per_second": round(read, 1), "decode_tokens_per_second": round(1.0 / token, 1)}
+        load, read = await at.load(), 1.0 / await at.read(MODELS[0])
+        token, alone = await at.token(MODELS[0], _middle(PROMPTS), 1), await at.token(MODELS[0], SHORT, 1)
+        # behind long prompts, what several write would be mixed with what they read
+        shared = [log(await at.token(MODELS[0], SHORT, beside) / alone) / log(beside) for beside in range(2, slots + 1)]
+        disturbed = await at.disturbed(MODELS[0], alone, 1.0 / read) if slots > 1 else 0.0
+    return Measured(load, read, token, min(1.0, max(0.0, fmean(shared or [0.0]))), disturbed)
+
+
+def node_of(found: Measured, slots: int) -> NodeSpec:
+    """As a fleet's file has it."""
+    speeds = {"prefill_tokens_per_second": round(1.0 / found.read, 1), "decode_tokens_per_second": round(1.0 / found.token, 1)}
     parameters = {
         "models": [{"name": f"{name}:latest", "size_gb": 0.04, **speeds} for name in MODELS],
         "max_loaded_models": 1,
-        "load_fixed_seconds": round(load, 3),
+        "load_fixed_seconds": round(found.load, 3),
         "load_gb_per_second": 1e3,
         "cached_load_gb_per_second": 1e3,
-        "decode_sharing": round(min(1.0, max(0.0, fmean(sharing))), 3) if sharing else 0.0,
-        "prefill_interference": round(disturbed, 3),
+        "decode_sharing": round(found.sharing, 3),
+        "prefill_interference": round(found.disturbed, 3),
         "jitter": 0.0,
     }
     return NodeSpec(name="measured", profile="gpu-server", slots=slots, parameters=parameters)
@@ -174,8 +191,8 @@ BUDGETS: tuple[Budget[Spreads], ...] = (
 
 @click.command(context_settings={"show_default": True})
 @click.option("--slots", type=click.IntRange(1, 8), default=2, help="OLLAMA_NUM_PARALLEL.")
-@click.option("--requests", "count", type=click.IntRange(10, 10_000), default=60, help="Of the trace.")
-@click.option("--load", type=click.FloatRange(0, 1, min_open=True), default=0.6, help="Share of what the server can do, without its loads.")
+@click.option("--requests", "count", type=click.IntRange(10, 10_000), default=40, help="Of the trace.")
+@click.option("--load", type=click.FloatRange(0, 1, min_open=True), default=0.4, help="Share of what the server can do, without its loads.")
 @click.option("--repeats", type=click.IntRange(1, 20), default=3, help="Seeds.")
 @click.option("--spec", type=click.Path(path_type=Path), help="Write the server here, as a fleet of one node.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
@@ -185,17 +202,21 @@ def main(*, slots: int, count: int, load: float, repeats: int, spec: Path | None
     with ExitStack() as stack:
         home = StackHome(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutti-calibrate-"))))
         url = stack.enter_context(real(home, slots))
-        node = asyncio.run(measured(url, slots, clock))
-        fleet = Fleet(nodes=(node,))
+        before = asyncio.run(measured(url, slots, clock))
+        at = tutti(Fleet(nodes=(node_of(before, slots),)), {"measured": url}, stack)
+        for seed in range(repeats):
+            asked = drawn(node_of(before, slots), seed, count, load)
+            came = asyncio.run(at_their_times(at, asked, clock, str(seed)))
+            after = asyncio.run(measured(url, slots, clock))
+            fleet = Fleet(nodes=(node_of(Measured(*map(fmean, zip(before, after, strict=True))), slots),))
+            drift = max(max(pair) / min(pair) for pair in zip(before[:3], after[:3], strict=True))
+            runs.append({**compared(asked, came, fleet, seed), "measured before and after, most apart, x": drift})
+            before = after
         written = yaml.safe_dump(fleet.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         click.echo(written)
         if spec is not None:
+            spec.parent.mkdir(parents=True, exist_ok=True)
             spec.write_text(written)
-        at = tutti(fleet, {node.name: url}, stack)
-        for seed in range(repeats):
-            asked = drawn(node, seed, count, load)
-            came = asyncio.run(at_their_times(at, asked, clock, str(seed)))
-            runs.append(compared(asked, came, fleet, seed))
     Outcome("calibrate", "one side is simulated, the other an Ollama", facts, {"slots": slots, "load": load}, runs, BUDGETS).end(json_file)
 
 

@@ -218,7 +218,11 @@ def main(
 ) -> None:
     """tutti, and a peer where one is named, before simulated Ollama servers in real time: the peer's scenario, or a fleet of yours."""
     clock, facts, runs = SystemClock(), machine.facts(), list[dict[str, float]]()
-    fleet = beside(0)[0] if fleet_file is None else Fleet.read(fleet_file)
+    try:
+        fleet = beside(0)[0] if fleet_file is None else Fleet.read(fleet_file)
+        traces = [beside(n)[1] if fleet_file is None else requests(trace, fleet, n, most=rows, faster=faster) for n in range(repeats + 1)]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if odd := {change.what for spec in fleet.nodes for change in spec.changes} - {*_IN_REAL_TIME}:
         raise click.UsageError(f"only in virtual time: {', '.join(sorted(odd))}")
     with ExitStack() as stack:
@@ -233,8 +237,7 @@ def main(
         if peer:
             click.prompt(f"nodes for {peer}: {' '.join(addresses['peer'].values())}; enter when it knows them", default="")
             urls["peer"] = peer
-        for seed in range(repeats + (kill is not None)):
-            asked = beside(seed)[1] if fleet_file is None else requests(trace, fleet, seed, most=rows, faster=faster)
+        for seed, asked in enumerate(traces[: repeats + (kill is not None)]):
             killed = seed == repeats
             runs += [] if killed else [{}]
             for name, url in urls.items():

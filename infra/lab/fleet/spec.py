@@ -74,7 +74,10 @@ class Fleet(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Fleet:
         """Of a YAML file. Raises ValueError."""
-        return cls.model_validate(yaml.safe_load(path.read_text()))
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path.name} is no YAML: {error}") from error
 
     def each(self) -> Iterator[tuple[str, NodeSpec]]:
         """Node id to what it is."""
