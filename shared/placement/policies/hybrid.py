@@ -70,7 +70,7 @@ def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen
         others = moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS
         return seen._replace(cost=seen.cost - seen.load + seen.load / (1.0 + others))
     load, left, heat = candidate.load_seconds, 0.0, 1.0
-    if len(account.resident) == 1:  # all that runs is its own, and ends first: no worker swaps under a running call
+    if candidate.slots > 1 and len(account.resident) == 1:  # all that runs is its own, and ends first: no swap under a call
         drain = account.empty_in(moment.now)
         longer = max(0.0, drain - seen.wait)
         seen = seen._replace(cost=seen.cost + longer, wait=seen.wait + longer)

@@ -36,9 +36,8 @@ def test_the_best_one_is_first() -> None:
     full = node("full", beside=("a",), speed=99.0, most_models=1)
     heavy = node("heavy", beside=("a",), speed=99.0, hardware=Hardware(vram_bytes=7))
     others = [node("slow", speed=1.0), node("quick", speed=20.0), full, heavy]
-    lost = [
-        node(str(n), speed=50.0, **odd) for n, odd in enumerate(({"draining": True}, {"asleep": True}, {"broken": True}, {"manages": None}))
-    ]
+    odd: tuple[dict[str, Any], ...] = ({"draining": True}, {"asleep": True}, {"broken": True}, {"manages": None})
+    lost = [node(str(n), speed=50.0, **fields) for n, fields in enumerate(odd)]
     order = {one.id: turn("m", one.id, [*others, *lost], 1) for one in [*others, *lost]}
     assert order == {"quick": 0, "slow": 1, "full": 2, "heavy": 3} | dict.fromkeys("0123")
     assert turn("m:latest", "quick", others, 1) == 0
