@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
+.PHONY: help venv check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -33,11 +33,16 @@ format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --quiet .
 
-test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
+test: check ## All promises: check, then models, simulated clusters, integration on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
-	$(PYTEST) -q -n auto tests/model tests/simulated
+	$(PYTEST) -q -n auto -k 'not planted_bug' tests/model tests/simulated
 	$(PYTEST) -q -n $(or $(BROKERS),3) --maxschedchunk 1 -m 'not alone' tests/integration
-	$(PYTEST) -q -m alone tests/integration tests/chaos
+	$(PYTEST) -q -m alone tests/integration
+
+test-proofs: venv ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.
+	$(PYTEST) -q -n auto -k planted_bug tests/model tests/simulated
+	@$(BIN)/python -m infra.native.fetch
+	$(PYTEST) -q tests/chaos
 
 test-semantic: ## The cache's own embedder on the real sentence-transformers (6 GB, an environment of its own), with a tiny model made there.
 	@infra/native/venv.sh .venv-semantic requirements-semantic.lock

@@ -2,8 +2,7 @@
 
 | profile | examples | for |
 |---|---|---|
-| `check` | 40 | `make check`: every run draws others, so runs add up |
-| `ci` | 100 | where CI is set |
+| `check` | 25 | `make check`: every run draws others, so runs add up |
 | `thorough` | 1,000 | `make test-chaos` |
 
 TUTTI_EXAMPLES names another one. A failure prints the smallest example and the line that repeats it.
@@ -23,10 +22,10 @@ from shared.contracts.base import Contract
 
 pytest_plugins = ["tests.support.native", "tests.support.browser"]
 
-for _name, _examples in (("check", 40), ("ci", 100), ("thorough", 1_000)):
+for _name, _examples in (("check", 25), ("thorough", 1_000)):
     # No deadline and no complaint of slow drawing: on a busy machine both would only measure the machine.
     settings.register_profile(_name, max_examples=_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.load_profile(os.environ.get("TUTTI_EXAMPLES") or ("ci" if os.environ.get("CI") else "check"))
+settings.load_profile(os.environ.get("TUTTI_EXAMPLES") or "check")
 
 Contract.checks_valid = True
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -60,6 +60,10 @@ class KnownModels(NamedTuple):
     seen: Mapping[str, RatedModel] = {}
 
 
+Score = Annotated[float, Field(ge=-4, le=4)]
+"""Worth of a quality that is drawn may lie beyond 1, and price and time are taken off."""
+
+
 class Means(NamedTuple):
     """What is left to a job as its history tells it. `cost`: its limit, None where it has none, and what is `spent` of it."""
 
@@ -76,7 +80,7 @@ class ChoiceTold(Contract):
     tokens: Count
     language: Label = ""
     needs: tuple[Ability, ...] = Field(default=(), max_length=4)
-    scores: dict[ModelName, float] = Field(default={}, max_length=MOST_RATED)
+    scores: dict[ModelName, Score] = Field(default={}, max_length=MOST_RATED)
     left_out: dict[ModelName, Label] = Field(default={}, max_length=MOST_RATED)
     more: Count = 0
     judged: bool = False
@@ -159,13 +163,22 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
         led = led or ("" if order or not best else best[0].row.model)
         order += [one.row.model for one in best]
         shown |= {one.row.model: round(scores[one.row.model], 3) for one in best if one.row.model not in shown}
-    seen_as: dict[str, Any] = {"kind": query.kind, "tokens": query.tokens, "language": query.language, "needs": needs, "left_out": left_out}
-    if not shown:  # as if there was no choice: who knows the nodes says what is wrong
-        return request, _told(ChoiceTold(**seen_as))
-    row = next((row for row in team.rated if row.model == led), None)
-    return _with_models(request, order, row, team.profiles.get(query.kind, Options())), _told(
-        ChoiceTold(**seen_as, scores=shown, judged=judged, cheapest=tight)
+    told = _told(
+        ChoiceTold(
+            kind=query.kind,
+            tokens=query.tokens,
+            language=query.language,
+            needs=needs,
+            scores=shown,
+            left_out=left_out,
+            judged=judged,
+            cheapest=tight,
+        )
     )
+    if not any(name != AUTO for name in order):  # as if there was no choice: who knows the nodes says what is wrong
+        return request, told
+    row = next((row for row in team.rated if row.model == led), None)
+    return _with_models(request, order, row, team.profiles.get(query.kind, Options())), told
 
 
 def _group(rows: Sequence[RatedModel], name: str) -> list[RatedModel]:

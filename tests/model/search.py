@@ -7,12 +7,13 @@ still happen (somebody waits for ever). States are hashable values; a step is a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 
 State = TypeVar("State", bound=Hashable)
+Rule = TypeVar("Rule")
 THOROUGH = os.environ.get("TUTTI_EXAMPLES") == "thorough"
 at_length = pytest.mark.skipif(not THOROUGH, reason="takes up to minutes: TUTTI_EXAMPLES=thorough")
 """Mark of what `make test` leaves to `make test-chaos`."""
@@ -94,3 +95,35 @@ def _trace(came: dict[State, tuple[State, str] | None], state: State) -> tuple[s
         state, what = before
         trace.append(what)
     return tuple(reversed(trace))
+
+
+def checks(
+    search: Callable[[Rule], Explored],
+    holds: Mapping[str, Rule],
+    bugs: Mapping[str, tuple[Rule, str | None]],
+    *,
+    states: int = 1_000,
+    long: Collection[str] = (),
+) -> tuple[Any, Any]:
+    """A model's two tests: where the rule is kept nothing is wrong, in more than so many states; and each planted bug is seen by what it
+    breaks (None: whatever it is). What is named in `long` takes up to minutes.
+    """
+
+    def named(cases: Iterable[str]) -> pytest.MarkDecorator:
+        slow = (at_length, pytest.mark.timeout(1_800))
+        return pytest.mark.parametrize("name", [pytest.param(name, marks=slow if name in long else ()) for name in cases])
+
+    @named(holds)
+    def rule_holds(name: str) -> None:
+        found = search(holds[name])
+        assert found.wrong is None, found
+        assert found.states > states
+
+    @named(bugs)
+    def bug_is_seen(name: str) -> None:
+        rule, breaks = bugs[name]
+        found = search(rule)
+        assert found.wrong is not None, found
+        assert breaks in (None, found.wrong), found
+
+    return rule_holds, bug_is_seen

@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, explore
+from tests.model.search import Explored, Step, checks, explore
 
 
 class Fact(NamedTuple):
@@ -219,15 +217,4 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_the_rule_holds(name: str) -> None:
-    found = search(RULES[name])
-    assert found.wrong is None, found
-    assert found.states > 30
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, breaks = BUGS[name]
-    found = search(rule)
-    assert found.wrong == breaks, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, RULES, BUGS, states=30)

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import pytest
-
 from tests.model.callers import DROPPED, Rule, State, first_state, steps, valid
-from tests.model.search import Explored, at_length, explore
+from tests.model.search import Explored, checks, explore
 
 
 def wrong(state: State, rule: Rule) -> str | None:
@@ -75,23 +73,4 @@ LONG_BUGS = {"a repeat of a live id appends nothing": (replace(rebalanced(REPEAT
 """233,000 states."""
 
 
-@pytest.mark.parametrize("name", HOLDS)
-def test_the_rule_holds(name: str) -> None:
-    found = search(HOLDS[name])
-    assert found.wrong is None, found
-    assert found.states > 100
-
-
-@at_length
-@pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("name", LONG)
-def test_the_rule_holds_in_longer_cases(name: str) -> None:
-    found = search(LONG[name])
-    assert found.wrong is None, found
-
-
-@pytest.mark.parametrize("name", [*BUGS, *(pytest.param(name, marks=at_length) for name in LONG_BUGS)])
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, expected = (BUGS | LONG_BUGS)[name]
-    found = search(rule)
-    assert found.wrong == expected, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS | LONG, BUGS | LONG_BUGS, states=100, long=(*LONG, *LONG_BUGS))

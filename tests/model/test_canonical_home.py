@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, explore
+from tests.model.search import Explored, Step, checks, explore
 
 MOST_RECORDS = 8
 """A partition that grows beyond this holds a record that goes round."""
@@ -150,8 +148,9 @@ def unfinished(state: State) -> str | None:
     return "not cancelled" if "C" in kinds and not state.cancelled else None
 
 
-def search(lies: tuple[str, str], rule: Rule) -> Explored:
-    """`lies`: the kinds of the records that producers wrote to each partition."""
+def search(case: tuple[tuple[str, str], Rule]) -> Explored:
+    """The kinds of the records that producers wrote to each partition; the rule. To exhaustion, two crashes, a lost acknowledgement."""
+    lies, rule = case
     first = State(logs=(tuple(map(Rec, lies[0])), tuple(map(Rec, lies[1]))))
     return explore(first, partial(steps, rule=rule), wrong, unfinished)
 
@@ -159,29 +158,12 @@ def search(lies: tuple[str, str], rule: Rule) -> Explored:
 SCENES = [("J", ""), ("", "J"), ("J", "J"), ("", "JJ"), ("J", "C"), ("C", "J"), ("", "CJ"), ("JC", "J"), ("C", "JJ")]
 RULE = Rule()
 BUGS = {
-    "forward committed before it is acknowledged": (("", "J"), replace(RULE, awaits=False), "lost"),
-    "the home changes": (("J", "J"), replace(RULE, homes=(0, 1)), "accepted twice"),
-    "sent on again": (("", "J"), replace(RULE, homes=(1, 0), once=False), "goes round"),
-    "a cancel ahead of its job is dropped": (("C", "J"), replace(RULE, keeps_guesses=False), "not cancelled"),
-    "the home forgets": (("J", "J"), replace(RULE, remembers=False), "accepted twice"),
+    "forward committed before it is acknowledged": ((("", "J"), replace(RULE, awaits=False)), "lost"),
+    "the home changes": ((("J", "J"), replace(RULE, homes=(0, 1))), "accepted twice"),
+    "sent on again": ((("", "J"), replace(RULE, homes=(1, 0), once=False)), "goes round"),
+    "a cancel ahead of its job is dropped": ((("C", "J"), replace(RULE, keeps_guesses=False)), "not cancelled"),
+    "the home forgets": ((("J", "J"), replace(RULE, remembers=False)), "accepted twice"),
 }
-
-
-@pytest.mark.parametrize("lies", SCENES, ids="-".join)
-def test_the_rule_holds(lies: tuple[str, str]) -> None:
-    """To exhaustion, under two crashes and a lost acknowledgement."""
-    found = search(lies, RULE)
-    assert found.wrong is None, found
-    assert found.states > 5
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    lies, rule, expected = BUGS[name]
-    found = search(lies, rule)
-    assert found.wrong == expected, found
-
-
-def test_planners_that_count_other_homes_send_nothing_round() -> None:
-    """Each takes the other's partition for the home: the record is refused, and its sender told."""
-    assert search(("", "J"), replace(RULE, homes=(1, 0))).wrong is None
+HOLDS = {"-".join(lies): (lies, RULE) for lies in SCENES}
+HOLDS["planners that count other homes: each refuses the other's record"] = (("", "J"), replace(RULE, homes=(1, 0)))
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS, BUGS, states=5)

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, explore
+from tests.model.search import Explored, Step, checks, explore
 
 MOST_ATTEMPTS = 2
 JOBS = "ab"
@@ -129,13 +127,5 @@ BUGS = {
 }
 
 
-def test_the_rule_holds() -> None:
-    found = search(Rule())
-    assert found.wrong is None, found
-    assert found.states > 1_000
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    found = search(BUGS[name])
-    assert found.wrong == "an end is neither delivered nor a dead letter", found
+LOST = "an end is neither delivered nor a dead letter"
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, {"the rule": Rule()}, {name: (rule, LOST) for name, rule in BUGS.items()})

@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, explore
+from tests.model.search import Explored, Step, checks, explore
 
 
 class Claim(NamedTuple):
@@ -215,14 +213,4 @@ BUGS = {
 }
 
 
-def test_the_rule_holds() -> None:
-    found = search(RULE)
-    assert found.wrong is None, found
-    assert found.states > 1_000
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, broken = BUGS[name]
-    found = search(rule)
-    assert found.wrong == broken, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, {"the rule": RULE}, BUGS)

@@ -21,9 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, at_length, explore
+from tests.model.search import Explored, Step, checks, explore
 
 
 class Job(NamedTuple):
@@ -348,22 +346,4 @@ BUGS = {
 }
 
 
-@pytest.mark.parametrize("name", HOLDS)
-def test_the_rule_holds(name: str) -> None:
-    found = search(HOLDS[name])
-    assert found.wrong is None, found
-    assert found.states > 1_000
-
-
-@at_length
-@pytest.mark.parametrize("name", AT_LENGTH)
-def test_the_rule_holds_at_length(name: str) -> None:
-    found = search(AT_LENGTH[name])
-    assert found.wrong is None, found
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, expected = BUGS[name]
-    found = search(rule)
-    assert found.wrong == expected, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS | AT_LENGTH, BUGS, long=AT_LENGTH)

@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, explore
+from tests.model.search import Explored, Step, checks, explore
 
 FORMER, SECOND = 0, 1
 _MOST_OUTCOMES = 7
@@ -173,14 +171,4 @@ BUGS = {
 }
 
 
-def test_the_rule_holds() -> None:
-    found = search(RULE)
-    assert found.wrong is None, found
-    assert found.states > 1_000
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, expected = BUGS[name]
-    found = search(rule)
-    assert found.wrong == expected, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, {"the rule": RULE}, BUGS)

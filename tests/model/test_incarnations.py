@@ -18,9 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, at_length, explore
+from tests.model.search import Explored, Step, checks, explore
 
 MOST_ATTEMPTS = 9
 LIVE = ("run", "drain")
@@ -274,6 +272,7 @@ HOLDS = {
     "it drains, an early timeout": Rule(Faults(drain=1, early_timeout=1)),
     "two places, it drains, may crash": replace(DRAIN, places=2),
 }
+LONG = {"later claims of the old boot are not refused: its leases end them, only later": replace(PAUSE, refuses_older=False)}
 BUGS = {
     "void at once": (replace(DRAIN, waits_for="nothing"), "the new boot voids what the old one still runs"),
     "never announced, no lease": (replace(PAUSE, announces=False, leases=False), "a step waits for ever"),
@@ -293,22 +292,4 @@ LONG_BUGS = {
 """124,000 states."""
 
 
-@pytest.mark.parametrize("name", HOLDS)
-def test_the_rule_holds(name: str) -> None:
-    found = search(HOLDS[name])
-    assert found.wrong is None, found
-    assert found.states > 100
-
-
-@at_length
-def test_later_claims_of_the_old_boot_need_no_refusal() -> None:
-    """The lease ends what they hold: refusing them is only quicker."""
-    found = search(replace(PAUSE, refuses_older=False))
-    assert found.wrong is None, found
-
-
-@pytest.mark.parametrize("name", [*BUGS, *(pytest.param(name, marks=at_length) for name in LONG_BUGS)])
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, expected = (BUGS | LONG_BUGS)[name]
-    found = search(rule)
-    assert found.wrong == expected, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS | LONG, BUGS | LONG_BUGS, states=100, long=(*LONG, *LONG_BUGS))

@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, at_length, explore, valid
+from tests.model.search import Explored, Step, checks, explore, valid
 
 DISTANCE = 4
 PORTION = 1
@@ -307,23 +305,4 @@ BUGS = {
 }
 
 
-@pytest.mark.parametrize("name", HOLDS)
-def test_the_rule_holds(name: str) -> None:
-    found = search(HOLDS[name])
-    assert found.wrong is None, found
-    assert found.states > 1_000
-
-
-@at_length
-@pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("name", LONG)
-def test_the_rule_holds_in_longer_cases(name: str) -> None:
-    found = search(LONG[name])
-    assert found.wrong is None, found
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, expected = BUGS[name]
-    found = search(rule)
-    assert found.wrong == expected, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS | LONG, BUGS, long=LONG)

@@ -19,9 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, at_length, explore, valid
+from tests.model.search import Explored, Step, checks, explore, valid
 
 
 class Event(NamedTuple):
@@ -332,23 +330,4 @@ LONG_BUGS = {
 """149,000 and 206,000 states."""
 
 
-@pytest.mark.parametrize("name", HOLDS)
-def test_the_rule_holds(name: str) -> None:
-    found = search(HOLDS[name])
-    assert found.wrong is None, found
-    assert found.states > 1_000
-
-
-@at_length
-@pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("name", LONG)
-def test_the_rule_holds_in_longer_cases(name: str) -> None:
-    found = search(LONG[name])
-    assert found.wrong is None, found
-
-
-@pytest.mark.parametrize("name", [*BUGS, *(pytest.param(name, marks=at_length) for name in LONG_BUGS)])
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, expected = (BUGS | LONG_BUGS)[name]
-    found = search(rule)
-    assert found.wrong == expected, found
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS | LONG, BUGS | LONG_BUGS, long=(*LONG, *LONG_BUGS))

@@ -18,9 +18,7 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, explore
+from tests.model.search import Explored, Step, checks, explore
 
 PEOPLE = ("ann", "bob")
 
@@ -194,15 +192,5 @@ BUGS = {
 }
 
 
-@pytest.mark.parametrize("rule", [RULE, replace(RULE, quorum=2, last=1)], ids=["one is enough", "two must agree"])
-def test_the_rule_holds(rule: Rule) -> None:
-    found = search(rule)
-    assert found.wrong is None, found
-    assert found.states > 100
-
-
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, breaks = BUGS[name]
-    found = search(rule)
-    assert found.wrong == breaks, found
+HOLDS = {"one is enough": RULE, "two must agree": replace(RULE, quorum=2, last=1)}
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(search, HOLDS, BUGS, states=100)

@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-import pytest
-
-from tests.model.search import Explored, Step, at_length, explore
+from tests.model.search import Explored, Step, checks, explore
 
 
 class Told(NamedTuple):
@@ -275,23 +273,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_the_rule_holds(name: str) -> None:
-    found = search(RULES[name])
-    assert found.wrong is None, found
-    assert found.states > 100
-
-
-@at_length
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("rule", [replace(RULE, cancels=1), replace(RULE, deletes=1), replace(ONCE, jobs=3)])
-def test_the_rule_holds_at_length(rule: Rule) -> None:
-    found = search(rule)
-    assert found.wrong is None, found
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=at_length if BUGS[name][0].jobs > 2 else ()) for name in BUGS])
-def test_a_planted_bug_is_seen(name: str) -> None:
-    rule, breaks = BUGS[name]
-    found = search(rule)
-    assert found.wrong == breaks, found
+LONG = {"two, a cancel": replace(RULE, cancels=1), "two, a deletion": replace(RULE, deletes=1), "three": replace(ONCE, jobs=3)}
+test_the_rule_holds, test_a_planted_bug_is_seen = checks(
+    search, RULES | LONG, BUGS, states=100, long=(*LONG, *(name for name, (rule, _) in BUGS.items() if rule.jobs > 2))
+)

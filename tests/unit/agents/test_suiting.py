@@ -81,6 +81,7 @@ def test_a_tier_is_meant_and_falls_back_as_the_demand_says() -> None:
     assert put(asked(POEM, model=demand[0], fallback_models=demand[1:]), team).options.temperature == 0.9
     with pytest.raises(UnknownCard, match="of tier large"):
         with_models(lone, NOBODY, [demand[:1], demand[1:]], "chat")
+    assert models(asked("long " * 8_000, model="tier:small", fallback_models=("x:1",))) == ["x:1"]
     assert models(asked("long " * 8_000, model="tier:small")) == ["qwen3:0.6b"], "nothing fits: who knows the nodes says what is wrong"
 
 

@@ -109,7 +109,7 @@ def test_another_format_is_told(magic: int) -> None:
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
 def test_a_bomb_is_told_and_costs_a_bounded_memory(codec: int) -> None:
     """Also where nothing says how large it will be. The bound is on what is unpacked, not on what travels."""
-    raw = batch([b"a" * 300_000_000] * 2, codec=codec, base=4)
+    raw = batch([b"a" * UNPACKED_BYTES] * 2, codec=codec, base=4)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     [found] = around(raw)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from services.worker import chores
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall
-from services.worker.chores import MOST_TASKS, SILENT_SECONDS, coarse
+from services.worker.chores import MOST_TASKS, coarse
 from shared.clock import LoopClock
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.failure import FailureKind
@@ -108,13 +109,15 @@ def test_a_pull_is_stopped_and_given_back_as_any_attempt(waiting: bool) -> None:
     play(scenario)
 
 
-def test_a_pull_of_which_nothing_is_heard_fails_and_one_that_goes_on_does_not() -> None:
+def test_a_pull_of_which_nothing_is_heard_fails_and_one_that_goes_on_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chores, "SILENT_SECONDS", 60.0)
+
     async def scenario(world: World) -> None:
         backend = Puller()
         backend.mute = True
         async with world.worker(backend, total_timeout_seconds=10.0, between_tokens_timeout_seconds=1.0, first_token_timeout_seconds=5.0):
             world.route(task(1))
-            await world.until(lambda: bool(world.outcomes(StepFailed)), 2 * SILENT_SECONDS)
+            await world.until(lambda: bool(world.outcomes(StepFailed)), 2 * chores.SILENT_SECONDS)
             assert world.outcomes(StepFailed)[0].failure.kind is FailureKind.MODEL_TIMEOUT
             backend.mute = False
             world.route(task(2))

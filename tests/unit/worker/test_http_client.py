@@ -127,15 +127,15 @@ async def test_what_is_no_whole_answer_is_an_error_and_frees_its_place(answer: b
 
 
 async def test_what_nobody_reads_waits_at_the_endpoint() -> None:
-    """A body of 64 MiB that is not read takes no more memory here than its bound and one read of the socket."""
+    """A body of 16 MiB that is not read takes no more memory here than its bound and one read of the socket."""
     sent = 0
     all_sent = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 << 20))
-        for _ in range(64):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (16 << 20))
+        for _ in range(16):
             writer.write(bytes(1 << 20))
             await writer.drain()
             sent += 1
@@ -149,7 +149,7 @@ async def test_what_nobody_reads_waits_at_the_endpoint() -> None:
         assert answering._unread > UNREAD_BYTES
         assert not all_sent.is_set()
         assert answering._unread < UNREAD_BYTES + (1 << 20)
-        assert len(await body_of(answering)) == 64 << 20
+        assert len(await body_of(answering)) == 16 << 20
         calls.finish(answering)
         calls.close()
 
