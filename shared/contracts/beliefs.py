@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from shared.contracts.agents import Belief, QueryKind
@@ -22,7 +24,7 @@ class HomeBeliefs(Contract):
     """
 
     through: Offset
-    models: dict[ModelName, dict[QueryKind, Belief]] = Field(default={}, max_length=MOST_MODELS)
+    models: dict[ModelName, Annotated[dict[QueryKind, Belief], Field(max_length=8)]] = Field(default={}, max_length=MOST_MODELS)
 
 
 class Forgotten(Contract):
