@@ -100,13 +100,13 @@ class Measuring:
             found += await asyncio.gather(*(self.call(model, prompt, _middle(OUTPUTS)) for _ in range(beside)))
         return median((one.end - one.first) / (one.written - 1) for one in found)
 
-    async def disturbed(self, model: str, token: float, read: float) -> float:
+    async def disturbed(self, model: str, token: float) -> float:
         """Share of its pace that a call loses while another one's prompt is read."""
         found = []
         for _ in range(5):
             writing, reading = await asyncio.gather(self.call(model, SHORT, OUTPUTS[1]), self.call(model, PROMPTS[1], 2))
-            late = (writing.end - writing.first) - token * (writing.written + reading.written - 2)
-            found.append(late / (reading.read / read))
+            took = writing.end - writing.first
+            found.append((took - token * (writing.written - 1)) / min(took, reading.first))
         return min(0.99, max(0.0, median(found)))
 
 
@@ -132,7 +132,7 @@ async def measured(url: str, slots: int, clock: Clock) -> Measured:
         token, alone = await at.token(MODELS[0], _middle(PROMPTS), 1), await at.token(MODELS[0], SHORT, 1)
         # behind long prompts, what several write would be mixed with what they read
         shared = [log(await at.token(MODELS[0], SHORT, beside) / alone) / log(beside) for beside in range(2, slots + 1)]
-        disturbed = await at.disturbed(MODELS[0], alone, 1.0 / read) if slots > 1 else 0.0
+        disturbed = await at.disturbed(MODELS[0], alone) if slots > 1 else 0.0
     return Measured(load, read, token, min(1.0, max(0.0, fmean(shared or [0.0]))), disturbed)
 
 

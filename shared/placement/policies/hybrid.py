@@ -23,6 +23,8 @@ HORIZON_SECONDS = 30.0
 """A model that is asked for once in this time is as good as sure to be needed again."""
 HANDED_OVER_SECONDS = 0.1
 """From a router's word that steps wait there to places that are offered to it."""
+SHARED_SECONDS = 1.0
+"""What is left of a load that so many share is no reason to wait."""
 LOSS = 3.0
 """Loads' time that such a model's loss costs: another load, who waits for that, and who waits behind it."""
 
@@ -40,7 +42,7 @@ def pick(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment) -> list[
                 seen = _with_loss(seen, candidate, moment)
             elif not batch and account.active:
                 seen = seen._replace(cost=seen.cost + (seen.read + seen.write) * account.active / candidate.slots)
-            ready |= seen.now and not seen.load
+            ready |= seen.now and (not seen.load or seen.cost - seen.read - seen.write < SHARED_SECONDS)
             weighed.append(seen)
         elif account.spare > 0 and moment.now < ask.until:
             weighed.append(elsewhere(candidate, ask, moment))
@@ -67,7 +69,7 @@ def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen
     """
     account = candidate.account
     if not candidate.crowded:
-        others = moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS
+        others = moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS + sum(moment.reserved.values())
         return seen._replace(cost=seen.cost - seen.load + seen.load / (1.0 + others))
     load, left, heat = candidate.load_seconds, 0.0, 1.0
     if candidate.slots > 1 and len(account.resident) == 1:  # all that runs is its own, and ends first: no swap under a call
