@@ -64,7 +64,7 @@ _ALL = ("ingress", "planner", "router", "worker", "delay", "critic", "cache", "s
 _SHREDDED = (("segment.ms", "600000"), ("delete.retention.ms", str(30 * DAY_MS)), ("max.compaction.lag.ms", "3600000"))
 _KEPT = (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS)))
 """Of topics that are read whole: what is superseded goes soon."""
-
+_DECLARED = ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased", "Maintenance")
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
@@ -208,11 +208,11 @@ FAMILIES: tuple[Family, ...] = (
         "one",
         "compact",
         None,
-        ("ingress", "CLI"),
-        ("planner", "ingress", "worker", "sink", "cache"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased", "Maintenance"),
-        "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
-        "Prompts, agents, profiles, tools, cards have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
+        ("ingress", "planner", "CLI"),
+        ("planner", "ingress", "worker", "sink", "cache", "CLI"),
+        (*_DECLARED, "Pin", "HomeBeliefs", "Forgotten"),
+        "What administrators declare, and homes learn of models; newest entry by key, one without value removes it. Read whole, without a "
+        "group. Prompts, agents, profiles, tools, cards have a key a version (`agent/critic@<version>`) and one an alias (`…:latest`).",
         _KEPT,
     ),
     Family(

@@ -47,6 +47,8 @@ class StepStatus(BaseModel):
     """Of a pause: its end; of a review: when its default holds."""
     why: str | None = None
     """Why its newest attempt's node was chosen, as JSON (`shared/placement/why.py`)."""
+    choice: str | None = None
+    """Where its model was chosen: how, as JSON (`shared/agents/suiting.py`)."""
     missing: list[str] = Field(default_factory=list)
     """While it is unplaced: what no live node has."""
     progress: TaskProgress | None = None
@@ -109,7 +111,7 @@ def fold_step(steps: list[StepStatus], fact: Any) -> None:
     match fact:
         case events.StepAsked():
             step.path, step.agent, step.model, step.state = fact.path, fact.agent, fact.model, _sent(fact.unfunded)
-            step.asked_at, step.epoch = fact.at, fact.epoch
+            step.asked_at, step.epoch, step.choice = fact.at, fact.epoch, fact.choice
         case events.TimerSet():
             step.path, step.state, step.due_at, step.asked_at, step.epoch = fact.path, "sleeping", fact.due_at, fact.at, fact.epoch
         case events.TimerFired():

@@ -9,6 +9,7 @@ import click
 
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import CommandExit, Exit
+from shared.contracts.beliefs import KIND as BELIEFS
 from shared.contracts.erased import KIND as ERASED
 from shared.contracts.schedule import KIND as SCHEDULE
 from shared.kafka.port import Message, Record, Unreadable
@@ -70,8 +71,10 @@ def newest(records: Iterable[Record]) -> dict[bytes, Record]:
 
 
 def adopted(there: Mapping[bytes, Record], here: Mapping[bytes, Record], *, schedules: bool) -> list[Record]:
-    """What is to be copied: declared there, never heard of here. Erasures are over; schedules run where they are unless asked for."""
-    passed_over = {ERASED} if schedules else {ERASED, SCHEDULE}
+    """What is to be copied: declared there, never heard of here. Erasures are over, beliefs name offsets there; schedules run where
+    they are unless asked for.
+    """
+    passed_over = {ERASED, BELIEFS} if schedules else {ERASED, BELIEFS, SCHEDULE}
     return [record for key, record in there.items() if record.value is not None and key not in here and kind_of(record) not in passed_over]
 
 

@@ -16,6 +16,7 @@ from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.replay import replay
 from infra.cli.rest import api, describe
 from infra.cli.tree import draw
+from shared.agents import suiting
 from shared.contracts.result import Result, Status
 from shared.placement import why
 from shared.scheduling.places import in_words
@@ -36,7 +37,7 @@ jobs.add_command(replay)
 @_TENANT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tree", "form", flag_value="tree", help="Draw its steps as a tree.")
-@click.option("--why", "form", flag_value="why", help="Say of each step why its node was chosen, and what others lost by.")
+@click.option("--why", "form", flag_value="why", help="Say of each step why its model and its node were chosen, and what others lost by.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print the tree as a Mermaid chart.")
 @click.pass_context
 def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool, form: str | None) -> None:
@@ -55,11 +56,12 @@ def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool, 
 
 
 def _why(status: dict[str, Any]) -> Iterator[str]:
-    """Of each step, as its newest attempt was placed."""
+    """Of each step, how its model was chosen, and as its newest attempt was placed."""
     for step in status.get("steps", ()):
-        told = why.read(step["why"]) if step.get("why") else None
-        yield f"{step.get('path') or step['id']}: " + ("not told" if told is None else "")
-        yield from (f"  {line}" for line in ([] if told is None else why.in_words(told)))
+        told, choice = why.read(step.get("why") or ""), suiting.read(step.get("choice") or "")
+        lines = [*([] if choice is None else suiting.in_words(choice)), *([] if told is None else why.in_words(told))]
+        yield f"{step.get('path') or step['id']}: " + ("" if lines else "not told")
+        yield from (f"  {line}" for line in lines)
 
 
 def _show_status(status: dict[str, Any], result: Result | None) -> None:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
+from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.declarations import of_kind
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, size
-from infra.cli.rest import Api, api
+from infra.cli.output import emit_json, emit_table, size
+from infra.cli.rest import Api, api, part
+from shared.agents.beliefs import Beliefs
 from shared.clock import SystemClock
-from shared.contracts.base import PriorityClass
+from shared.contracts.agents import Belief
+from shared.contracts.base import ModelName, PriorityClass
+from shared.contracts.beliefs import FORGOTTEN, KIND, Forgotten
+from shared.contracts.headers import envelope
 from shared.contracts.tasks import Action
+from shared.errors import TuttiError
+from shared.kafka.port import Message
+from shared.model_names import canonical, spelling
+from shared.processing.registry import registry_key, told
 
 LOOK_SECONDS = 1.0
 _ABOUT = {
@@ -65,8 +76,90 @@ def copy(model: str, name: str, **given: Any) -> None:
     _run(Action.COPY, model, to=name, **given)
 
 
+@models.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def copies(*, as_json: bool) -> None:
+    """Models that are to be in memory on so many nodes, as their cards ask for, and on how many they are."""
+    found = asyncio.run(_copies())
+    if as_json:
+        emit_json(found)
+        return
+    rows = [(one["model"], one["wanted"], len(one["in_memory"]), ", ".join(one["in_memory"]), ", ".join(one["on_disk"])) for one in found]
+    emit_table(("model", "wanted", "there", "in memory on", "only on disk of"), rows, empty="no card asks for copies")
+
+
+async def _copies() -> list[dict[str, Any]]:
+    found = []
+    async with api() as connection:
+        cards = [
+            await connection.call("GET", f"/v1/cards/{part(one['name'])}") for one in (await connection.call("GET", "/v1/cards"))["cards"]
+        ]
+        nodes = (await connection.call("GET", "/v1/nodes"))["nodes"]
+    for card in (one["card"] for one in cards if one["card"].get("copies")):
+        has = {
+            node["id"]: model
+            for node in nodes
+            if node["state"] == "live"
+            for model in node["models"]
+            if spelling(card["model"], [model["name"]])
+        }
+        there = {
+            resident: sorted(node for node, model in has.items() if bool(model.get("resident")) is resident) for resident in (True, False)
+        }
+        found.append({"model": card["model"], "wanted": card["copies"], "in_memory": there[True], "on_disk": there[False]})
+    return found
+
+
 for _action in _ABOUT:
     models.add_command(_done(_action))
+
+
+@models.command()
+@click.option("--forget", metavar="MODEL", help="Forget what was learned of MODEL, which is another one by now; `all`: of all models.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def beliefs(context: click.Context, *, forget: str | None, as_json: bool) -> None:
+    """How often judges (gates, critics, cascades, reviews) found a model's answers good, by kind of what was asked, what is old fading.
+
+    Out of what the planners tell of it on Kafka, some seconds old.
+    """
+    if forget is not None:
+        _check_name(forget)
+        with_cluster(context, lambda cluster: _forget(cluster, None if forget == "all" else canonical(forget)))
+        click.echo(f"{forget}: forgotten")
+        return
+    found = with_cluster(context, _believed)
+    if as_json:
+        emit_json([{"model": model, "kind": kind, **belief.model_dump()} for model, kind, belief in found])
+        return
+    rows = [(model, kind, seen.good + seen.bad, f"{seen.good / (seen.good + seen.bad or 1.0):.0%}") for model, kind, seen in found]
+    emit_table(("model", "kind", "verdicts", "good"), rows, empty="no judge has said anything of a model's answer")
+
+
+def _check_name(model: str) -> None:
+    try:
+        TypeAdapter(ModelName).validate_python(model)
+    except ValidationError:
+        raise CommandExit(Exit.USAGE, "that is no model's name") from None
+
+
+async def _believed(cluster: Cluster) -> list[tuple[str, str, Belief]]:
+    known = Beliefs()
+    async for record in cluster.read_all(cluster.topics.registry):
+        with suppress(TuttiError, ValueError):  # the planners pass it over, too
+            told(record, known.kinds)
+    return [(model, kind, belief) for model in known.models() for kind, belief in sorted(known.of("", model).items())]
+
+
+async def _forget(cluster: Cluster, model: str | None) -> None:
+    await cluster.tell("forget", KIND, model or "all")
+    entry = Forgotten(at=cluster.clock.wall()).to_bytes()
+    key = registry_key(KIND, FORGOTTEN if model is None else f"{FORGOTTEN}:{model}")
+    producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
+    try:
+        await cluster.connected(producer.send(Message(cluster.topics.registry, entry, key, 0, envelope(FORGOTTEN))))
+    finally:
+        await producer.close()
 
 
 def _run(action: Action, model: str, *, everywhere: bool, priority: str | None, detach: bool, as_json: bool, **given: Any) -> None:

@@ -77,8 +77,10 @@ def show(tenant: str, *, as_json: bool) -> None:
 @click.option("--cache-ttl", type=float, help="Longest time that an answer of it may be served, in seconds.")
 @click.option("--cache-global", is_flag=True, help="Its jobs may share answers with other tenants that may, too.")
 @click.option("--cache-never", is_flag=True, help="Nothing of its jobs is kept, whatever they ask.")
+@click.option("--no-choice", is_flag=True, help="`auto` is any model for its jobs, a tier its best card, whatever is asked.")
 def put(tenant: str, *, policies: BinaryIO | None, **given: Any) -> None:
     """Declare all limits of a tenant anew: what is left out is unlimited, and not checked."""
+    given["choice"] = False if given.pop("no_choice") else None
     shares, never, mode, ttl = given.pop("cache_global"), given.pop("cache_never"), given.pop("cache"), given.pop("cache_ttl")
     if shares or never or mode is not None or ttl is not None:
         given["cache"] = {"allowed": not never, "mode": mode or "off", "ttl": ttl, "scope": "global" if shares else "tenant"}

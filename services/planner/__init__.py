@@ -1,10 +1,10 @@
 """planner: the durable engine that turns jobs into steps and outcomes into results.
 
 Consumes   jobs.<class>, outcomes (group tutti-planner, one partition *number* of all of them to one planner); job-events for replay;
-           registry (schedules, limits of tenants); nodes and credits
+           registry (schedules, limits of tenants, beliefs of other homes); nodes and credits
 Produces   job-events (one writer a partition, checked by offsets), steps.<capability>.<class>, work.<model> (eager steps), results,
            replies (finals), controls, delays, presence and credits (that it is there), outcomes (budgets, turns, ends of lines),
-           blobs (turns, batches), dead-letters; jobs.<class> (what is at home on another partition; lines of batches)
+           blobs (turns, batches), dead-letters, registry (beliefs); jobs.<class> (what is at home on another partition; lines of batches)
 Owns       the history of every job (job-events); memory is a cache of it
 On failure another planner takes the number over, replays from the watermark and drives every live job on; nothing is asked again that
            history answers. Kafka away: waits, goes on by itself.

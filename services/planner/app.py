@@ -42,14 +42,14 @@ class Planner:
     name = "planner"
 
     def __init__(self, environment: Environment, settings: PlannerSettings) -> None:
-        self._env, self._settings, clock, topics = environment, settings, environment.clock, environment.topics
+        self._env, self._settings, clock, topics, name = environment, settings, environment.clock, environment.topics, environment.instance
         self._patterns, self._agents = load(environment.settings.patterns), Declarations()
         self.homes = Homes(topics, clock)
         # A lane's task begins a turn later: what is dispatched beside an append arrives with it, and leaves in its request.
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        kinds, name = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds}, environment.instance
+        kinds = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds, **self.homes.beliefs.kinds}
         self._declared = follow_registry(environment.log, clock, topics, client_id=f"{name}-registry", service=self.name, kinds=kinds)
         self._heard = NodesHeard(environment.log, clock, topics, f"{name}-heard")
         self._schedules.complete = self._declared.caught_up
@@ -88,7 +88,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(policy, silent_seconds=self._heard.silent_seconds),
+                policy=replace(policy, silent_seconds=self._heard.silent_seconds, beliefs=homes.beliefs, learned=homes.beliefs.of),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),

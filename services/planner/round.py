@@ -213,7 +213,7 @@ def version_of(event: Event) -> int:
     if type(event) is JobSettled:
         answer = event.result.answer
         return version if answer is None or answer.served is None else CACHED
-    if type(event) is JobAccepted and event.team.models:
+    if type(event) is JobAccepted and (event.team.models or event.team.rated):
         return CARDS
     if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
         return CALLED_BACK
@@ -237,7 +237,7 @@ def _of_fact(fact: str) -> int:
     if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
-    if found["type"] == "job_accepted" and found.get("team", {}).get("models"):
+    if found["type"] == "job_accepted" and found.get("team", {}).keys() & {"models", "rated"}:
         return CARDS
     if found["type"] == "job_accepted" and "callback" in found["request"]:
         return CALLED_BACK

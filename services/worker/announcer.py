@@ -118,7 +118,7 @@ class Announcer:
         self._heeded = self._wanting()
         offers = share(self._places(), backlogs, int(now / TURN_SECONDS), self._parties.planners(now))
         attempts.slots.round_trip.offered(sum(read.values()), sum(offers.values()), now, waiting=sum(backlogs.values()))
-        metrics.SLOTS.set(attempts.slots.total)
+        metrics.SLOTS.set(attempts.slots.limit)
         metrics.SLOTS_BUSY.set(attempts.slots.busy)
         metrics.MAILBOX_WAITING.set(len(attempts.inbox))
         return fit(

@@ -11,6 +11,7 @@ from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
 from services.worker.handlers import MAINTENANCE, AttemptManager
 from services.worker.health import Health
+from services.worker.keeping import Keeping
 from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.owner.yielding import Yielding
@@ -61,12 +62,12 @@ class WorkerService:
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots, health), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
         self.attempts.chores.ended = self.registration.look
-        self.registration.may_warm, self.registration.warm_refused = self._is_idle, health.pause
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
+        self.keeping = Keeping(here, self.registration, self.attempts, self._watch, backend)
         self._watch.on_node = self.announcer.on_own_record
-        self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance}
+        self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance, **self.keeping.kinds}
         servers = environment.settings.kafka_servers
         self.yielding = Yielding(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
@@ -91,13 +92,10 @@ class WorkerService:
             self.registration.run(),
             self.attempts.health.run(),
             self.yielding.run(),
+            self.keeping.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
-
-    def _is_idle(self) -> bool:
-        health, attempts = self.attempts.health, self.attempts
-        return not (attempts.closings or health.pause_seconds or health.breakers.shut or len(attempts.leases))
 
     def _reasons(self) -> Iterator[str]:
         if self.reader.waits_for:

@@ -21,6 +21,7 @@ from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, Ste
 from shared.contracts.step import Step
 from shared.contracts.tasks import TaskProgress
 from shared.kafka.port import Message
+from shared.placement import why
 from shared.processing.lane import OutboxEntry
 from shared.telemetry import metrics
 
@@ -130,6 +131,9 @@ def measure(attempt: Attempt, outcome: StepSucceeded | StepFailed | StepReleased
     _model_seconds(model, kind).observe(now - started)
     if attempt.first_token_at is not None and model != "-":
         _first_token_seconds(model).observe(attempt.first_token_at - started)
+        foreseen, real = attempt.why and why.read(attempt.why), attempt.first_token_at - attempt.taken_at
+        if foreseen and real > 0:
+            metrics.START_ERROR.labels(attempt.step.priority_class.value).observe(abs(foreseen.first / real - 1))
     if attempt.stopped_at is not None:
         metrics.CANCEL_SECONDS.observe(now - attempt.stopped_at)
 

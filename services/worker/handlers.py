@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure
 from services.worker.chores import Chores, silent
+from services.worker.concurrency import Concurrency
 from services.worker.credits import EagerGate
 from services.worker.health import OVERLOAD_PAUSE_SECONDS, Health
 from services.worker.inbox import Inbox, StoppedSteps, concerns
@@ -60,6 +61,9 @@ class AttemptManager:
         settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
+        least = settings.slots_least
+        self._concurrency = None if least is None else Concurrency(min(least, settings.slots), settings.slots)
+        self.slots.limit = settings.slots if self._concurrency is None else self._concurrency.limit
         self.inbox, self.chores = Inbox(settings.inbox_limit), Chores()
         kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
         self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
@@ -247,7 +251,7 @@ class AttemptManager:
 
     def places(self) -> int:
         """Places to offer now."""
-        return 0 if self.closings else self.health.places(self.slots.places(self._clock.monotonic(), len(self.inbox)))
+        return 0 if self.closings or self.inbox.blocked else self.health.places(self.slots.places(self._clock.monotonic(), len(self.inbox)))
 
     def free_seconds(self) -> float | None:
         """How soon the first of its slots is likely to be free, where none is; None where that is not known."""
@@ -259,7 +263,7 @@ class AttemptManager:
         for task in self.chores.startable():
             self._start(task)
         while self.slots.free > 0:
-            attempt = self.inbox.pop(self._model, self._clock.monotonic())
+            attempt = self.inbox.pop(self._model, self._clock.monotonic(), self._begins if self.slots.busy else None)
             if attempt is None:
                 return
             self._model = attempt.step.model
@@ -268,6 +272,9 @@ class AttemptManager:
             for rider in self.inbox.pop_like(attempt, MOST_RIDERS):
                 rider.rides = True
                 self._start(rider)
+
+    def _begins(self, attempt: Attempt) -> bool:
+        return self.health.begins(attempt.step, [one for one in self.leases if one.task is not None])
 
     def _start(self, attempt: Attempt) -> None:
         assert self._runner is not None, "a runner is attached before anything is read"
@@ -333,6 +340,8 @@ class AttemptManager:
             self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
         else:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
+            if self._concurrency is not None:
+                self.slots.limit = self._concurrency.ended(attempt, outcome, self._runner.beside(attempt), now)
         measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed) and attempt.step.operation not in _NOT_THE_ENDPOINTS:

@@ -7,7 +7,7 @@ of its calls; where one is open a probe follows, which never loads a model: one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Protocol
@@ -51,6 +51,8 @@ class Endpoint(Protocol):
 
     @property
     def reachable(self) -> bool: ...
+
+    def holds(self, model: str, running: Collection[str]) -> bool: ...
 
 
 class Health:
@@ -132,6 +134,16 @@ class Health:
         if step.operation not in MODEL_CALLS or not self.breakers.shut or self.models(step, claim):
             return None
         return BROKEN
+
+    def begins(self, step: Step, running: Iterable[Attempt]) -> bool:
+        """Whether it may be asked beside these: no load puts a model out of memory that is in use."""
+        model = self._asks(step)
+        return not model or self._endpoint.holds(model, {one.model or self._asks(one.step) for one in running} - {""})
+
+    def _asks(self, step: Step) -> str:
+        """The model that it would be asked of first, as the node spells it; empty of what is no model's."""
+        names = self.models(step) if step.operation in MODEL_CALLS else ()
+        return (find(names[0], self._endpoint.models) or names[0]) if names else ""
 
     def begin(self, attempt: Attempt) -> None:
         """It was taken; it may be a trial."""

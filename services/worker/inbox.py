@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
 from services.worker.attempt import Attempt
@@ -57,6 +57,8 @@ HEAD_START_SECONDS = {PriorityClass.INTERACTIVE: 0.0, PriorityClass.STANDARD: 2.
 GROUP_SECONDS = 1.0
 """A step that has waited less than this may be passed over by one of its class for the model that ran last: fewer loads."""
 
+Begins = Callable[[Attempt], bool]
+
 
 class Inbox:
     """A heap with removal. Bounded by `limit`; the caller releases what does not fit."""
@@ -67,6 +69,8 @@ class Inbox:
         self._waiting: dict[int, Attempt] = {}
         self._held: dict[ClaimId, Attempt] = {}
         self._arrivals = 0
+        self.blocked = False
+        """The most urgent one waits for others to end: its model would put theirs out of memory."""
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._held)
@@ -99,19 +103,26 @@ class Inbox:
         rank = attempt.taken_at + HEAD_START_SECONDS[attempt.step.priority_class]
         heapq.heappush(self._heap, (rank, attempt.arrival, attempt))
 
-    def pop(self, model: str | None = None, now: float = inf) -> Attempt | None:
-        """The most urgent attempt; None when empty. While it has not waited long, one of its class for `model` goes first."""
+    def pop(self, model: str | None = None, now: float = inf, begins: Begins | None = None) -> Attempt | None:
+        """The most urgent attempt; None when empty. While it has not waited long, one of its class for `model` goes first.
+
+        `begins`: whether the model of one may begin now; as long as the most urgent one's may not, no other is taken but those.
+        """
         self._drop_removed()
-        if self._heap and now - self._heap[0][2].taken_at < GROUP_SECONDS and self._heap[0][2].step.model != model:
-            alike = self._first_for(model, self._heap[0][2].step.priority_class)
-            if alike is not None:
+        self.blocked = False
+        if not self._heap:
+            return None
+        first = self._heap[0][2]
+        if now - first.taken_at < GROUP_SECONDS and first.step.model != model:
+            alike = self._first_for(model, first.step.priority_class)
+            if alike is not None and (begins is None or begins(alike)):
                 del self._waiting[alike.arrival]
                 return alike
-        while self._heap:
-            _, arrival, attempt = heapq.heappop(self._heap)
-            if self._waiting.pop(arrival, None) is not None:
-                return attempt
-        return None
+        if begins is not None and not begins(first):
+            self.blocked = True
+            return None
+        heapq.heappop(self._heap)
+        return self._waiting.pop(first.arrival)
 
     def _drop_removed(self) -> None:
         while self._heap and self._heap[0][1] not in self._waiting:
@@ -139,6 +150,7 @@ class Inbox:
 
     def remove(self, attempt: Attempt) -> bool:
         """Take one attempt out; False when it does not wait here."""
+        self.blocked = False  # until it is looked at again
         if self._held.pop(attempt.claim, None) is not None:
             return True
         return self._waiting.pop(attempt.arrival, None) is not None

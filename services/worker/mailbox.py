@@ -7,6 +7,7 @@ gone is made a fact for all readers by a tombstone, before its number is named b
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -48,6 +49,13 @@ class MailboxRegistry:
         if seen is not None:
             self._nodes.on_gone(node)
             self._unname(node, seen.mailbox)
+
+    def __contains__(self, node: NodeId) -> bool:
+        return self._nodes.get(node) is not None
+
+    def nodes(self) -> Iterator[Node]:
+        """All that have registered and not left."""
+        return iter(self._nodes)
 
     def owner(self, number: int) -> NodeId | None:
         """The node whose mailbox this is."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
@@ -23,6 +23,7 @@ from shared.contracts.node import MOST_ADVICE, Advice, Hardware, Node, NodeModel
 from shared.contracts.step import Step
 from shared.model_names import AUTO, spelling
 from shared.placement.advice import ENDPOINT
+from shared.placement.filters import ASSUMED_MODELS, crowded
 from shared.telemetry import logs
 from shared.topics import model_for
 
@@ -81,11 +82,7 @@ class Registration:
         self._used: dict[str, None] = {}
         """Models in the order in which they were asked last."""
         self._loading: set[str] = set()
-        self._asked, self._warm = WarmModels(), getattr(backend, "warm", None) if here.settings.warms else None
-        self.may_warm: Callable[[], bool] = lambda: True
-        """Whether a model may be loaded that nobody waits for."""
-        self.warm_refused: Callable[[float], None] = lambda _: None
-        """The endpoint wants so many seconds of quiet instead."""
+        self.asked = WarmModels()
         self._why = ""
         """The endpoint is not to be had, for people."""
 
@@ -142,10 +139,6 @@ class Registration:
         chosen = _fitting([self._priced(model) for model in self._chosen(models)])
         self._models = tuple(model.model_copy(update={"resident": True}) if model.name in self._loading else model for model in chosen)
         self._reached(True, "")
-        if self._warm is not None and self.may_warm() and not self.resident:
-            model = self._asked.likely([known.name for known in chosen], self._clock.wall())
-            if model is not None:
-                self._warm(model, self.warm_refused)
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
         """Those that the settings name, however they spell them; all where they name none."""
@@ -157,23 +150,38 @@ class Registration:
         return [model for model in models if not found or model.name in found.values()]
 
     def uses(self, model: str) -> None:
-        """A call of it begins: it is in memory, or will be, and what has to leave for that is known where `most_models` is. A probe tells
-        the rest, soon after it has answered (`answers`).
+        """A call of it begins: it is in memory, or will be, and what is likely to leave for that has left: what was asked longest ago. A
+        probe tells the rest, soon after it has answered (`answers`).
         """
         asked = next((known for known in self._models if known.name == model), None)
         if asked is None:
             return
-        self._asked.asked(model, self._clock.wall())
+        self.asked.asked(model, self._clock.wall())
         self._used.pop(model, None)
         self._used[model] = None
         if asked.resident:
             return
-        there = {known.name for known in self._models if known.resident} | {model}
-        order = {name: number for number, name in enumerate(self._used)}
-        stays = sorted(there, key=lambda name: order.get(name, -1))[-(self._settings.most_models or len(there)) :]
+        order, stays = {name: number for number, name in enumerate(self._used)}, [model]
+        for name in sorted(self.resident, key=lambda name: order.get(name, -1), reverse=True):
+            if not self._crowded(name, stays):
+                stays.append(name)
         self._models = tuple(known.model_copy(update={"resident": known.name in stays}) for known in self._models)
         self._loading.add(model)
         self._here.places_changed.set()
+
+    def holds(self, model: str, running: Collection[str]) -> bool:
+        """Whether a call of it may begin beside calls of these: none of them has to leave memory for it, as far as is known."""
+        there = model in running or any(known.name == model and known.resident for known in self._models)
+        return there or not running or not self._crowded(model, running)
+
+    def _crowded(self, model: str, there: Collection[str]) -> bool:
+        """What an endpoint holds that neither says so nor is told how many is its own affair."""
+        if not (self._settings.most_models or self.manages):
+            return False
+        hardware = self._hardware or Hardware()
+        places = self._settings.most_models or ASSUMED_MODELS * max(1, len(hardware.gpus))
+        sizes = {known.name: known.size_bytes for known in self._models}
+        return crowded(model, there, sizes, places, hardware.vram_bytes or hardware.ram_bytes)
 
     def answers(self, model: str) -> None:
         """A call of it has begun to be answered, or has failed."""
@@ -226,6 +234,7 @@ class Registration:
             manages=self.allowed[0] if self.manages and self.allowed else None,
             maintenance=maintenance,
             advice=self._advice(),
+            demand=self.asked.told([model.name for model in self._models], self._clock.wall()),
             at=self._clock.wall(),
         )
 
@@ -244,7 +253,7 @@ def _fitting(models: Sequence[NodeModel]) -> tuple[NodeModel, ...]:
 
 
 def signature(node: Node) -> Node:
-    """The record without what is not news: its time, how long a pause still is, numbers in advice, and small changes of speeds."""
+    """The record without what is not news: its time, demand, how long a pause still is, numbers in advice, small changes of speeds."""
     models = tuple(
         model.model_copy(
             update={
@@ -256,7 +265,9 @@ def signature(node: Node) -> Node:
         for model in node.models
     )
     advice = tuple(one if one.code == ENDPOINT else one.model_copy(update={"text": ""}) for one in node.advice)
-    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice})
+    return node.model_copy(
+        update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice, "demand": {}}
+    )
 
 
 def _clipped(text: str) -> str:

@@ -239,7 +239,7 @@ class Runner:
         step, model = attempt.step, attempt.model or ""
         known = _registered(self._node.registered.models, model)
         if step.task is None:
-            beside = self._beside(attempt)
+            beside = self.beside(attempt)
             self._speeds.observe(model, done, beside)
             self._node.registered.seen.answered(step, known, model, done, running=round(beside), now=self._clock.monotonic())
         usage = self._priced(step, model, done.usage)
@@ -257,7 +257,7 @@ class Runner:
             why=attempt.why,
         )
 
-    def _beside(self, attempt: Attempt) -> float:
+    def beside(self, attempt: Attempt) -> float:
         """Calls that ran on average while this one did, itself included."""
         now, slots = self._clock.monotonic(), self._node.slots
         seconds = now - (now if attempt.started_at is None else attempt.started_at)

@@ -66,8 +66,10 @@ class WorkerSettings(BaseSettings):
     """Node id; the host name when empty. Two workers must never share one: the later one wins."""
     slots: int = Field(default=1, ge=1, le=10_000)
     """Concurrent inferences that the endpoint really runs (OLLAMA_NUM_PARALLEL); more would queue inside it, unseen."""
+    slots_least: Ordinal | None = None
+    """Between this and `slots`, the number is used at which most tokens a second are written; it is found by trying. Absent: `slots`."""
     warms: bool = True
-    """Load the model that is likely to be asked for within the hour, by this worker's calls so far, where nothing is in memory."""
+    """Load what is likely to be asked for within the hour, by the calls of the whole cluster, where nothing has to leave memory for it."""
     most_models: Ordinal | None = None
     """Models that the endpoint keeps in memory at once (OLLAMA_MAX_LOADED_MODELS); its default is assumed when absent."""
     agents: Tags = ()
@@ -104,6 +106,8 @@ class WorkerSettings(BaseSettings):
     """How long an embedding step waits for others that can share its call."""
     embed_batch_texts: Ordinal = 256
     """Most texts in one shared call."""
+    embed_batch_longest_seconds: PositiveSeconds = 1.0
+    """So long it may take: its size, in characters, is found by trying, for each model."""
     models_folder: Sentence = ""
     """Where the endpoint keeps its models, as this process sees it: its free space is told, so that pulls find room. OLLAMA_MODELS when
     empty, else Ollama's usual place where the endpoint is on this machine."""

@@ -28,10 +28,10 @@ class CompletionRate:
 
 
 class Slots:
-    """`total` concurrent calls and at most `prefetch_limit` places beyond them."""
+    """`total` concurrent calls and at most `prefetch_limit` places beyond them. `limit`: how many of the total are used at present."""
 
     def __init__(self, total: int, *, prefetch_limit: int, round_trip: RoundTrip) -> None:
-        self.total = total
+        self.total = self.limit = total
         self.busy = 0
         self.ended = CompletionRate()
         self._worked, self._at = 0.0, 0.0
@@ -41,7 +41,7 @@ class Slots:
     @property
     def free(self) -> int:
         """Calls that may start now."""
-        return self.total - self.busy
+        return self.limit - self.busy
 
     def busy_seconds(self, now: float) -> float:
         """Of all slots together so far: how many were taken on average in a time, by the difference."""
@@ -70,4 +70,4 @@ class Slots:
         Rounded down, so that slow steps are bound late: a node with 2 s steps has no prefetch position at all.
         """
         prefetch = min(self._prefetch_limit, int(self.ended.per_second(now) * self.round_trip.seconds))
-        return max(0, self.total + prefetch - self.busy - waiting)
+        return max(0, self.limit + prefetch - self.busy - waiting)

@@ -10,11 +10,11 @@ from functools import partial
 
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
-from services.worker.learning import Line
 from services.worker.settings import WorkerSettings
 from shared.contracts.failure import Failure, clocks_differ
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import MOST_SLOWDOWN, NodeModel
+from shared.scheduling.line import Line
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,20 @@
-"""Which model is likely to be asked for soon, by the hours in which it was asked before. Pure; bounded by the models that a node has.
+"""How often each model is asked for, by the hour of the day. Pure; bounded by the models that a node has.
 
-An endpoint that has nothing in memory, since it has begun anew or its models' time is over, is given that model back before somebody waits
-for it. Of this worker's own calls only, and of its own life: a restart begins anew.
+Each node tells it of the models that it is asked for most (`Node.demand`), so that the cluster's demand is the sum over those that live,
+and a worker that starts again goes on with what its earlier boot, or else the others, have told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from statistics import fmean
 
-FEWEST = 2.0
-"""Calls that are expected within the hour: for fewer nothing is loaded."""
+from shared.contracts.base import at_most
+from shared.contracts.node import HOURS, MOST_DEMANDED
+
 RECENT_SECONDS = 600.0
 """What was asked for so lately is expected again."""
-_HOUR, _HOURS = 3_600, 24
+_HOUR = 3_600
 _FADES = 0.5
 """Of what earlier days had in an hour, each day."""
 
@@ -22,15 +24,20 @@ class _Hours:
 
     def __init__(self, day: int) -> None:
         self.day = day
-        self.today, self.usual = [0.0] * _HOURS, [0.0] * _HOURS
+        self.today, self.usual = [0.0] * HOURS, [0.0] * HOURS
         self.asked_at = 0.0
 
     def turn(self, day: int) -> None:
         """A new day has begun, or several."""
         for _ in range(min(day - self.day, 10)):
             self.usual = [_FADES * usual + (1 - _FADES) * count for usual, count in zip(self.usual, self.today, strict=True)]
-            self.today = [0.0] * _HOURS
+            self.today = [0.0] * HOURS
         self.day = max(day, self.day)
+
+    def likely(self, hour: int, wall: float) -> float:
+        """Calls within this hour."""
+        lately = 0 <= wall - self.asked_at < RECENT_SECONDS
+        return max(self.usual[hour], sum(self.today[hour - 1 : hour + 1] if hour else self.today[:1]) if lately else 0.0)
 
 
 class WarmModels:
@@ -41,25 +48,41 @@ class WarmModels:
 
     def asked(self, model: str, wall: float) -> None:
         """A call of it begins."""
-        day, hour = self._when(wall)
-        hours = self._models.setdefault(model, _Hours(day))
-        hours.turn(day)
-        hours.today[hour] += 1.0
+        hours = self._of(model, wall)
+        hours.today[hour_of(wall)] += 1.0
         hours.asked_at = wall
 
-    def likely(self, models: Collection[str], wall: float) -> str | None:
-        """The one of these that is expected most within this hour, if any is."""
-        day, hour = self._when(wall)
+    def used(self, model: str, wall: float) -> bool:
+        """Whether it was asked for of late."""
+        return model in self._models and 0 <= wall - self._models[model].asked_at < RECENT_SECONDS
+
+    def told(self, models: Collection[str], wall: float) -> dict[str, tuple[int, ...]]:
+        """Of these the ones that are asked for most: calls that are likely in each hour of the day."""
         for gone in self._models.keys() - set(models):
             del self._models[gone]
-        best, most = None, FEWEST
-        for name, hours in sorted(self._models.items()):
-            hours.turn(day)
-            recent = sum(hours.today[hour - 1 : hour + 1]) if 0 <= wall - hours.asked_at < RECENT_SECONDS else 0.0
-            expected = max(hours.usual[hour], recent)
-            if expected >= most and (best is None or expected > most):
-                best, most = name, expected
-        return best
+        found = dict[str, tuple[int, ...]]()
+        for model in self._models:
+            hours = self._of(model, wall)
+            usual = [*hours.usual]
+            usual[hour_of(wall)] = hours.likely(hour_of(wall), wall)
+            if any(counts := tuple(at_most(round(count)) for count in usual)):
+                found[model] = counts
+        return dict(sorted(found.items(), key=lambda each: (-sum(each[1]), each[0]))[:MOST_DEMANDED])
 
-    def _when(self, wall: float) -> tuple[int, int]:
-        return int(wall) // (_HOUR * _HOURS), int(wall) // _HOUR % _HOURS
+    def adopt(self, told: Iterable[Mapping[str, tuple[int, ...]]], wall: float) -> None:
+        """What others, or an earlier boot, have told, where nothing is known here: the mean of it."""
+        every = list(told)
+        for model in {model for one in every for model in one} - self._models.keys():
+            known = [one[model] for one in every if model in one]
+            self._of(model, wall).usual = [fmean(counts) for counts in zip(*known, strict=True)]
+
+    def _of(self, model: str, wall: float) -> _Hours:
+        day = int(wall) // (_HOUR * HOURS)
+        hours = self._models.setdefault(model, _Hours(day))
+        hours.turn(day)
+        return hours
+
+
+def hour_of(wall: float) -> int:
+    """Of the day, in UTC."""
+    return int(wall) // _HOUR % HOURS

@@ -5,6 +5,7 @@ routers and planners live. `credits` only now and then: most of it is other node
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from math import inf
 from typing import Any
 
 from services.worker.health import Health
@@ -14,6 +15,7 @@ from shared.contracts import headers
 from shared.contracts.credits import PlannerPresence, RouterPresence
 from shared.contracts.node import Node
 from shared.kafka.port import Log, Record, TopicPartition
+from shared.placement.facts import DEAF_SECONDS
 from shared.placement.parties import MOST_PARTIES, Parties, name_of
 from shared.processing.folding import fold_each
 from shared.processing.node_table import read_node
@@ -41,6 +43,10 @@ class Watch:
         self.on_node: Callable[[Node | None], None] = lambda _: None
         self.on_credits: Callable[[Record], None] = lambda _: None
         """A record of some node's credits."""
+        self.earlier: Node | None = None
+        """What an earlier boot of this node has told of it, if it did not leave."""
+        self.heard_at: dict[str, float] = {}
+        """When each registered node last told of its places, monotonic seconds."""
         self.kinds: dict[str, OnEntry] = {}
         """Of the registry's entries, and who is told of them."""
         self._nodes, self._presence = TopicPartition(here.topics.nodes, 0), TopicPartition(here.topics.presence, 0)
@@ -69,6 +75,12 @@ class Watch:
         """What folds for ever; Kafka's absence is waited out. A cluster of before has no `presence`."""
         self._partitions += [tp for tp in (self._presence, self._declared) if tp.topic not in self._topics.missing]
         return self._tail.run(), self._slow.run()
+
+    def live(self, silent_seconds: float) -> list[Node]:
+        """Nodes that were heard of late; none while this very node is not heard: then it is the reader who is deaf."""
+        now = self._clock.monotonic()
+        found = [node for node in self.registry.nodes() if now - self.heard_at.get(node.id, -inf) <= silent_seconds]
+        return found if now - self.heard_at.get(self._node, -inf) <= DEAF_SECONDS else []
 
     async def read_to(self, offset: int) -> None:
         """Return when everything before `offset` of `nodes` is folded."""
@@ -100,7 +112,10 @@ class Watch:
         said = _presence(record)
         if said is None:
             self.on_credits(record)
-            self._health.on_credits((record.key or b"").decode("utf-8", "replace"))
+            name = (record.key or b"").decode("utf-8", "replace")
+            self._health.on_credits(name)
+            if name in self.registry:
+                self.heard_at[name] = self._clock.monotonic()
         elif name_of(said) not in self._known_apart:  # else this is older than what is known
             self._on_said(said)
 
@@ -112,12 +127,15 @@ class Watch:
         name, node = read_node(record)
         if node is None:
             self.registry.on_gone(name)
+            self.heard_at.pop(name, None)
         else:
             self.registry.on_node(node, self._clock.monotonic())
         self._health.on_node(name, node, record.timestamp)
         if name == self._node:
             if node is not None and node.boot == self._boot and self.incarnation is None:
                 self.incarnation = record.offset
+            if node is None or node.boot != self._boot:
+                self.earlier = node
             self.on_node(node)
 
 

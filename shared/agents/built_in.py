@@ -13,6 +13,7 @@ PROFILES: Mapping[str, Profile] = {
     "creative": Profile(about="Varied wording, for writing and ideas.", options=Options(temperature=0.9, top_p=0.95)),
     "factual": Profile(about="Close to what is known, for analysis and answers.", options=Options(temperature=0.2, top_p=0.9)),
     "code": Profile(about="Exact, for programs and structured text.", options=Options(temperature=0.1, top_p=0.9)),
+    "maths": Profile(about="Exact, for calculations and proofs.", options=Options(temperature=0.1, top_p=0.9)),
     "deterministic": Profile(about="The likeliest words, for extraction and judging.", options=Options(temperature=0.0, top_k=1, seed=1)),
 }
 

@@ -7,13 +7,13 @@ is accepted (`Team.models`) and put into each of its steps (`applied`): routers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, get_args
 
 from shared.agents.table import Declarations, Found, UnknownCard
-from shared.contracts.agents import MOST_FALLBACKS, MOST_NAMES, ModelCard, PinnedModel, Tier
+from shared.contracts.agents import MOST_FALLBACKS, MOST_NAMES, ModelCard, PinnedModel, QueryKind, Team, Tier
 from shared.contracts.chat import Options
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Price
@@ -39,6 +39,8 @@ class Cards:
     def __init__(self, table: Declarations) -> None:
         self._table = table
         self.latest: dict[str, Found] = {name: table.find("card", name) for name in table.names("card")}
+        self._serving: dict[str, list[ModelCard]] = {}
+        """By capability."""
         self._named: dict[str, Found] = {}
         for found in self.latest.values():
             self._named.setdefault(canonical(found.name), found)
@@ -57,10 +59,19 @@ class Cards:
             return self._table.find("card", name)
         return found
 
+    def serving(self, capability: str) -> list[ModelCard]:
+        """The cards that serve the capability, best first, then cheapest, then by name."""
+        if capability not in self._serving:
+            cards = (_card(found) for found in self.latest.values())
+            found = sorted((card for card in cards if serves(card, capability)), key=lambda card: _rank(card, capability))
+            if len(self._serving) >= MOST_NAMES:
+                self._serving.clear()
+            self._serving[capability] = found
+        return self._serving[capability]
+
     def tier(self, name: Tier, capability: str) -> list[ModelCard]:
-        """The cards of a tier that serve the capability, best first, then cheapest, then by name."""
-        cards = [_card(found) for found in self.latest.values()]
-        return sorted((card for card in cards if card.tier == name and serves(card, capability)), key=lambda card: _rank(card, capability))
+        """Those of a tier."""
+        return [card for card in self.serving(capability) if card.tier == name]
 
     def chain(self, card: ModelCard) -> Iterator[tuple[str, ModelCard | None]]:
         """(model, its card) of the card itself and of all that may answer in its place, in order, each model once."""
@@ -132,23 +143,40 @@ def resolved(cards: Cards, name: str, capability: str = "chat") -> PinnedModel |
     found = cards.find(name)
     if found is None:
         return None
-    return _pinned(name, f"{found.name}@{found.version}", list(cards.chain(_card(found))), _card(found).options)
+    card = _card(found)
+    return _pinned(name, f"{found.name}@{found.version}", list(cards.chain(card)), card.options, card.prefers)
 
 
-def _pinned(name: str, card: str, chain: list[tuple[str, ModelCard | None]], options: Options) -> PinnedModel:
+def _pinned(
+    name: str, card: str, chain: list[tuple[str, ModelCard | None]], options: Options, prefers: tuple[str, ...] = ()
+) -> PinnedModel:
     kept = list(dict(chain[: 1 + MOST_FALLBACKS]).items())
     prices: dict[str, Price] = {model: each.price for model, each in kept if each is not None and each.price is not None}
-    return PinnedModel(
-        name=name, card=card, model=kept[0][0], fallback_models=tuple(model for model, _ in kept[1:]), options=options, prices=prices
-    )
+    fallbacks = tuple(model for model, _ in kept[1:])
+    return PinnedModel(name=name, card=card, model=kept[0][0], fallback_models=fallbacks, options=options, prices=prices, prefers=prefers)
 
 
-def pinned_models(cards: Cards, names: Iterable[str], capability: str) -> tuple[PinnedModel, ...]:
-    """Those of these names that stand for something else, or for more, each once. Raises UnknownCard; InvalidInput of too many."""
-    found = [one for name in dict.fromkeys(names) if (one := resolved(cards, name, capability)) is not None]
+def pinned_models(cards: Cards, demands: Iterable[Sequence[str]], capability: str) -> tuple[PinnedModel, ...]:
+    """Of each demand, a name and those that may stand in for it, what stands for something else, or for more, each once. Raises
+    UnknownCard, of a tier only where nothing stands in; InvalidInput of too many.
+    """
+    found: dict[str, PinnedModel] = {}
+    for demand in demands:
+        lacking: UnknownCard | None = None
+        for name in demand:
+            try:
+                one = resolved(cards, name, capability)
+            except UnknownCard as error:
+                lacking = error
+                if tier_of(name) is None:
+                    raise
+            else:
+                found |= {} if one is None else {name: one}
+        if lacking is not None and not any(tier_of(name) is None or name in found for name in demand):
+            raise lacking
     if len(found) > MOST_NAMES:
         raise InvalidInput(f"a job names at most {MOST_NAMES} models that have cards")
-    return tuple(found)
+    return tuple(found.values())
 
 
 def applied(request: StepRequest, models: Iterable[PinnedModel]) -> StepRequest:
@@ -160,25 +188,27 @@ def applied(request: StepRequest, models: Iterable[PinnedModel]) -> StepRequest:
     model = request.model if own is None else own.model
     named = [known[name].model if name in known else name for name in request.fallback_models]
     fallbacks = named or (() if own is None else own.fallback_models)
-    given: dict[str, Any] = {**(_said(own.options) if own else {}), **_said(request.options)}
-    return request.model_copy(
-        update={
-            "model": model,
-            "fallback_models": tuple(dict.fromkeys(name for name in fallbacks if name != model))[:MOST_FALLBACKS],
-            "options": Options(**given),
-        }
-    )
+    given: dict[str, Any] = {**(said(own.options) if own else {}), **said(request.options)}
+    changed: dict[str, Any] = {
+        "model": model,
+        "fallback_models": tuple(dict.fromkeys(name for name in fallbacks if name != model))[:MOST_FALLBACKS],
+        "options": Options(**given),
+    }
+    if own is not None and own.prefers and request.needs.prefers is None:
+        changed["needs"] = request.needs.model_copy(update={"prefers": own.prefers})
+    return request.model_copy(update=changed)
 
 
-def _said(options: Options) -> dict[str, Any]:
-    """By values, not by what was set: history leaves out what is as it is by default."""
+def said(options: Options) -> dict[str, Any]:
+    """What options say: by values, not by what was set: history leaves out what is as it is by default."""
     return {name: value for name, value in options if value not in (None, ())}
 
 
-def prices_of(request: StepRequest, models: Iterable[PinnedModel]) -> dict[str, Price]:
+def prices_of(request: StepRequest, team: Team) -> dict[str, Price]:
     """What the cards say that the request's models cost."""
     asked = {request.model, *request.fallback_models}
-    return {model: price for each in models for model, price in each.prices.items() if model in asked}
+    found = {row.model: row.price for row in team.rated if row.price is not None and row.model in asked}
+    return found | {model: price for each in team.models for model, price in each.prices.items() if model in asked}
 
 
 def check_card(cards: Cards, name: str, card: ModelCard) -> None:
@@ -187,7 +217,7 @@ def check_card(cards: Cards, name: str, card: ModelCard) -> None:
         each.startswith(TIER_PREFIX) for each in (card.model, *card.synonyms, *card.fallbacks)
     ):
         raise InvalidCard(f"{AUTO} and {TIER_PREFIX}... stand for models of the cluster's choice: a card names one")
-    if unknown := sorted(card.quality.keys() - {"chat", *card.capabilities}):
+    if unknown := sorted(card.quality.keys() - {"chat", *card.capabilities, *get_args(QueryKind)}):
         raise InvalidCard(f"quality of what it is not for: {', '.join(unknown)}; `capabilities` says what it is for")
     for other in cards.latest.values():
         if other.name == name:

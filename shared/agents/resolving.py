@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from typing import get_args
 
 from shared.agents.cards import cards_of, check_card, pinned_models, tier_of
-from shared.agents.table import Declarations
+from shared.agents.suiting import KnownModels, rated
+from shared.agents.table import Declarations, UnknownProfile
 from shared.agents.templates import check_prompt, render
-from shared.contracts.agents import MOST_MEMBERS, Agent, Member, ModelCard, PinnedPrompt, PinnedTool, Profile, Prompt, Team, Tool
+from shared.contracts.agents import (
+    MOST_MEMBERS,
+    Agent,
+    Member,
+    ModelCard,
+    PinnedPrompt,
+    PinnedTool,
+    Profile,
+    Prompt,
+    QueryKind,
+    Team,
+    Tool,
+)
 from shared.contracts.chat import TOOLS
+from shared.contracts.job import Job
 from shared.errors import InvalidInput, TooLarge
 
 TEAM_BYTES = 48 * 1024
@@ -36,14 +52,35 @@ def resolve(
     return _as_read(Team(members=members, prompts=tuple(_pinned(table, each) for each in asked), tools=pinned))
 
 
-def with_models(table: Declarations, team: Team, names: Iterable[str], capability: str) -> Team:
-    """The team with what these names of models, and those of its members, stand for. Raises UnknownCard, InvalidInput, TooLarge."""
-    cards, asked = cards_of(table), tuple(names)
-    if not cards and not any(map(tier_of, asked)):  # nearly every job
+def demands_of(job: Job, ask: Iterable[str], team: Team) -> list[tuple[str, ...]]:
+    """What a job, its pattern's input (`ask`: models that it names) and its agents ask for: each a name, and who may stand in for it."""
+    members = ((each.model, *each.fallback_models) for each in team.members if each.model is not None)
+    return [(job.model, *job.fallback_models), *((name,) for name in ask), *members]
+
+
+def with_models(table: Declarations, team: Team, demands: Sequence[tuple[str, ...]], capability: str) -> Team:
+    """The team with what these names of models stand for. Raises UnknownCard, InvalidInput, TooLarge."""
+    cards = cards_of(table)
+    if not cards and not any(tier_of(name) for demand in demands for name in demand):  # nearly every job
         return team
-    members = (name for each in team.members for name in (each.model, *each.fallback_models) if name is not None)
-    models = pinned_models(cards, (*asked, *members), capability)
+    models = pinned_models(cards, demands, capability)
     return _as_read(team.model_copy(update={"models": models})) if models else team
+
+
+def with_choice(table: Declarations, team: Team, demands: Iterable[tuple[str, ...]], capability: str, known: KnownModels) -> Team:
+    """The team with what `auto` and tiers among these names are chosen from as of now. Where a job's first event has no room for that, it
+    goes on without.
+    """
+    rows = rated(cards_of(table), (name for demand in demands for name in demand), capability, known)
+    if not rows:
+        return team
+    profiles = {}
+    for kind in get_args(QueryKind):
+        with suppress(UnknownProfile):
+            profiles[kind] = _profile(table, kind).options
+    with suppress(TooLarge):
+        return _as_read(team.model_copy(update={"rated": rows, "profiles": profiles}))
+    return team
 
 
 def _as_read(team: Team) -> Team:
@@ -73,8 +110,7 @@ def member_of(table: Declarations, agent: Agent, reference: str, version: str, o
             raise TooLarge(f"what an agent is told first has at most {_MOST_SYSTEM} characters")
     if agent.profile is not None:
         profile = table.find("profile", agent.profile)
-        assert isinstance(profile.body, Profile)
-        body = profile.body
+        body = _profile(table, agent.profile)
     return Member(
         reference=reference,
         version=version,
@@ -90,6 +126,12 @@ def member_of(table: Declarations, agent: Agent, reference: str, version: str, o
         prompt=prompt and f"{prompt.name}@{prompt.version}",
         profile=profile and f"{profile.name}@{profile.version}",
     )
+
+
+def _profile(table: Declarations, reference: str) -> Profile:
+    body = table.find("profile", reference).body
+    assert isinstance(body, Profile)
+    return body
 
 
 def _pinned(table: Declarations, reference: str) -> PinnedPrompt:

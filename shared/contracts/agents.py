@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from shared.contracts.base import Capability, Contract, EpochSeconds, JsonObject, Label, ModelName, Ordinal, Sentence
+from shared.contracts.base import (
+    Capability,
+    Contract,
+    Count,
+    EpochSeconds,
+    JsonObject,
+    Label,
+    ModelName,
+    Ordinal,
+    PerSecond,
+    Seconds,
+    Sentence,
+)
 from shared.contracts.chat import Options
 from shared.contracts.job import Needs
 from shared.contracts.node import Ability
@@ -22,6 +34,8 @@ MOST_MEMBERS = 24
 MOST_FALLBACKS = 8
 MOST_NAMES = 64
 """Of models that one job may name and that have cards."""
+MOST_RATED = 16
+"""Models that one job may choose from."""
 LATEST = "latest"
 NAME = r"[a-z][a-z0-9_-]{0,31}"
 ALIAS = r"[a-z0-9][a-z0-9_.-]{0,31}"
@@ -94,6 +108,13 @@ Tier = Literal["small", "medium", "large"]
 """How much a model can do, and costs, beside the cluster's others. Words, not a number: nobody measures one that orders models of any kind,
 and a job demands "a small one", not "0.37 of one"."""
 Quality = Annotated[float, Field(ge=0, le=1)]
+QueryKind = Literal["code", "maths", "creative", "factual", "other"]
+"""Of what a step asks, as far as its words tell (`agents/features`)."""
+Readiness = Literal["free", "busy", "cold", "away"]
+"""Of a model: in memory beside a free slot; in memory, nowhere with one; on a disk alone; on no live node."""
+
+
+MOST_COPIES = 1_000
 
 
 class ModelCard(Declared):
@@ -110,7 +131,7 @@ class ModelCard(Declared):
     """What it is for: `embed`, or `chat` and agents'."""
     abilities: tuple[Ability, ...] = Field(default=(), max_length=16)
     quality: dict[Capability, Quality] = Field(default={}, max_length=32)
-    """By capability, from 0 to 1, as its administrator judges it. Best first within a tier."""
+    """By capability, or kind of query, from 0 to 1, as its administrator judges it. With this, or a tier, it may be chosen for `auto`."""
     window: Ordinal | None = None
     """Tokens, where the nodes do not tell."""
     price: Price | None = None
@@ -119,6 +140,8 @@ class ModelCard(Declared):
     """What a job of it has where it says nothing else."""
     prefers: tuple[Capability, ...] = Field(default=(), max_length=16)
     """Tags of nodes that suit it best."""
+    copies: Count = Field(default=0, le=MOST_COPIES)
+    """So many nodes are to have it in memory, of those that have it on disk: when one leaves, another loads it."""
 
 
 class Moved(Contract):
@@ -192,6 +215,36 @@ class PinnedModel(Contract):
     options: Options = Options()
     prices: dict[ModelName, Price] = Field(default={}, max_length=1 + MOST_FALLBACKS)
     """Of those that have one."""
+    prefers: tuple[Capability, ...] = Field(default=(), max_length=16)
+
+
+class Belief(Contract):
+    """What was seen of a model at one kind of query: answers that were found good, and bad. Counts, which may fade."""
+
+    good: float = Field(default=0.0, ge=0, le=1e6)
+    bad: float = Field(default=0.0, ge=0, le=1e6)
+
+
+class RatedModel(Contract):
+    """A model with a card as one job may choose it: what its card says, and what was known of it when the job was accepted."""
+
+    model: ModelName
+    tier: Tier | None = None
+    quality: dict[Capability, Quality] = Field(default={}, max_length=32)
+    price: Price | None = None
+    window: Ordinal | None = None
+    """The card's, else the largest of a live node's; None: nobody says."""
+    abilities: dict[Ability, bool] = Field(default={}, max_length=16)
+    """Those that card or nodes speak of."""
+    options: Options = Options()
+    prefers: tuple[Capability, ...] = Field(default=(), max_length=16)
+    state: Readiness | None = None
+    """None: its planner did not know."""
+    speed: PerSecond | None = None
+    """Tokens a second that the fastest live node writes."""
+    load_seconds: Seconds | None = None
+    beliefs: dict[QueryKind, Belief] = Field(default={}, max_length=8)
+    """Of the job's tenant."""
 
 
 class Team(Contract):
@@ -201,6 +254,10 @@ class Team(Contract):
     prompts: tuple[PinnedPrompt, ...] = Field(default=(), max_length=MOST_MEMBERS)
     tools: tuple[PinnedTool, ...] = Field(default=(), max_length=MOST_MEMBERS)
     models: tuple[PinnedModel, ...] = Field(default=(), max_length=MOST_NAMES)
+    rated: tuple[RatedModel, ...] = Field(default=(), max_length=MOST_RATED)
+    """What `auto` and tiers are chosen from (`agents/suiting`)."""
+    profiles: dict[QueryKind, Options] = Field(default={}, max_length=8)
+    """What a step has by its kind where its model was chosen."""
 
     def member(self, reference: str) -> Member:
         """Raises KeyError."""

@@ -35,6 +35,8 @@ class TenantLimits(Contract):
     """On its inputs and answers. No limit: what is left out checks nothing."""
     cache: TenantCache | None = None
     """Absent: jobs that ask the cache share entries within the tenant, others do not ask."""
+    choice: bool | None = None
+    """False: for its jobs `auto` is any model and a tier the best of its cards, whatever a step asks. Absent: it is looked at."""
 
     @property
     def daily(self) -> bool:

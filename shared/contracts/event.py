@@ -57,7 +57,7 @@ VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, *
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
 reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation; since 6 it may have a
 callback, or policies, or say something to the cache, or be a batch's line, and an answer may be the cache's; since 7 a team may hold
-models: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
+models, rated ones too: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
 TEAMS, TOOLS, OF_A_CONVERSATION, POLICIES, CACHED, LINES, CARDS = 4, 5, 5, 6, 6, 6, 7
 """Of a JobAccepted that holds a team, tools in it, is of a conversation, has policies, says something to the cache, or is a batch's line;
 of an answer that is the cache's; of a team with models in it, whose names an older planner would ask nodes for; and of a snapshot of one of
@@ -80,7 +80,7 @@ class PlannerStarted(Contract):
 
 
 class FirstAsk(Contract):
-    """A step that the pattern wants. Its body is not stored: the pattern, run again, renders the same."""
+    """A step that the pattern wants. Its body is not stored: the pattern, run again, renders the same. `choice`: `agents/suiting`."""
 
     step: StepId
     path: Sentence
@@ -96,6 +96,7 @@ class FirstAsk(Contract):
     node: NodeId | None = None
     """Whose mailbox the planner wrote the first attempt into, beside this event, and why, for people; absent where a router chooses."""
     why: Sentence = ""
+    choice: Explanation | None = None
 
 
 class JobAccepted(Fact):

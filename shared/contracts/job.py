@@ -18,6 +18,7 @@ from shared.contracts.base import (
     NodeId,
     Partition,
     PositiveSeconds,
+    PriorityClass,
     PublicId,
     Sentence,
     Tenant,
@@ -41,6 +42,10 @@ class Needs(Contract):
     min_context: Count | None = None
     tags: tuple[Capability, ...] = Field(default=(), max_length=16)
     node: NodeId | None = None
+    prefers: tuple[Capability, ...] | None = Field(default=None, max_length=16)
+    """Tags that count where a live node has them all; else any node will do."""
+    at_most: PriorityClass | None = None
+    """The most urgent class that its steps are served in; the job's own where that is less urgent."""
 
 
 class Job(Contract):

@@ -32,6 +32,9 @@ Word = Annotated[str, StringConstraints(max_length=96)]
 GigabytesPerSecond = Annotated[float, Field(ge=0, le=1e6)]
 MOST_GPUS = 16
 MOST_ADVICE = 12
+MOST_DEMANDED, HOURS = 8, 24
+CallsByHour = Annotated[tuple[Count, ...], Field(min_length=HOURS, max_length=HOURS)]
+"""Of the day, in UTC."""
 
 
 class NodeModel(Contract):
@@ -158,6 +161,8 @@ class Node(Contract):
     """Nodes of this group use one account: what one is asked for holds for all."""
     broken: bool = False
     """Its calls fail, whatever the model: it offers no places."""
+    demand: dict[ModelName, CallsByHour] = Field(default={}, max_length=MOST_DEMANDED)
+    """Of the models that it is asked for most: calls that are likely in each hour, by those that it has had."""
     at: EpochSeconds
 
     @property

@@ -46,6 +46,15 @@ class Content(NamedTuple):
     texts: bytes
 
 
+class Length(NamedTuple):
+    """Of a step's input. `bare`: it is words alone; of pictures and tools the model reads more than is counted here."""
+
+    characters: int
+    size: int
+    """Bytes in UTF-8."""
+    bare: bool
+
+
 class StepRequest(Contract):
     """What a pattern wants done. A field that is added here travels, is part of the step's id, and is taken from a job that has it."""
 
@@ -115,12 +124,18 @@ class StepRequest(Contract):
         more = {name: value for name, default in _RENDERED_IF_SET if (value := getattr(self, name)) != default}
         return shown + to_json(more, exclude_none=True) if more else shown
 
-    def characters(self) -> int:
-        """Length of the input, for the estimate of tokens."""
-        before = 0 if self.context is None else self.context.characters
-        if self.input_ref is not None:
-            return before + self.input_ref.characters
-        return before + sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
+    def length(self) -> Length:
+        """Of the input, for the estimate of tokens."""
+        characters, size = (0, 0) if self.context is None else (self.context.characters, self.context.longest)
+        if (ref := self.input_ref) is not None:
+            return Length(characters + ref.characters, size + max(ref.characters, ref.longest), not (ref.images or ref.tools))
+        bare, texts = not self.tools, [self.prompt or "", *self.texts]
+        for message in self.messages:
+            texts.append(message.content)
+            bare = bare and not message.images
+        text = "".join(texts)
+        own = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        return Length(characters + len(text), max(characters, size) + own, bare)
 
 
 @lru_cache(256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from shared.contracts.base import Contract, Count, Label, ModelName, NodeId, StepId
+from shared.contracts.base import Contract, Count, EpochSeconds, Label, ModelName, NodeId, StepId
 
 
 class Action(StrEnum):
@@ -62,3 +62,15 @@ class RunningTask(Contract):
     model: ModelName
     progress: TaskProgress | None = None
     """None: it waits for another of its lane, or has not begun."""
+
+
+PIN = "pin"
+"""Of entries of the registry, `pin/<node>/<model>`: so that a pin outlives the node's worker and its server."""
+
+
+class Pin(Contract):
+    """Until the entry is removed the node keeps the model in memory."""
+
+    by: Label
+    """The name of the key that asked for it."""
+    at: EpochSeconds

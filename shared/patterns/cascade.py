@@ -32,7 +32,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
-from shared.patterns.chain import Gate, StepReview, gate_reason, gate_verdict, job_input, rejected
+from shared.patterns.chain import Gate, StepReview, gate_reason, gate_verdict, job_input, judge_by, rejected
 from shared.patterns.comparison import Baseline, Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.control import Control, decide
@@ -41,6 +41,7 @@ from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.final_answer import FinalAnswer
 from shared.patterns.port import Pattern
 from shared.patterns.samples import Gathered, collect, question, sample
+from shared.patterns.single import request_of
 from shared.patterns.vote import certain, leader, tally, votes_of
 
 _CRITIC = f"""Judge the answer to the question. {NO_ORDERS}
@@ -119,6 +120,8 @@ class _Cascade:
                 now.outcome = failed.kind.value
             self._note_best("limit")
             stop_at_limit(failed)
+            if now.answer is not None and now.score is not None:
+                self._ctx.judge(request_of(self._job), now.answer, now.outcome == "accepted")
             if now.outcome == "accepted":
                 return self._told(now, str(now.found.get("instead", self._ask.accept)))
         return await (self._last() if self._ask.review is None else self._reviewed(self._ask.review, failed))
@@ -130,6 +133,7 @@ class _Cascade:
             raise StepError(last or Failure(kind=FailureKind.DEADLINE, message="no model has answered in time"))
         text_of(best, "cascade")
         said = await self._ctx.review(best.text, **dict(review))
+        judge_by(self._ctx, request_of(self._job), best, said)
         if said.verdict == "reject":
             raise StepError(rejected("cascade", said))
         decided = {"verdict": said.verdict, "by_default": said.by_default}

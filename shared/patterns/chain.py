@@ -3,8 +3,8 @@
 When: the way to the answer is known beforehand: extract, then translate, then check.
 Not when: the way depends on what is found (maestro, decompose), or the steps do not need each other (map).
 Options: `steps`, each with `name`, `template` (or `prompt_ref`, a declared prompt, with `values` of its own), and as it needs `agent`,
-`system`, `model`, `options`, `format`, `gate`, `review`; `beside` (runs with the step before it), `when` (only if an earlier answer has a
-word, or has not), `refine` (an agent writes its prompt anew first).
+`system`, `model`, `fallback_models`, `needs`, `options`, `format`, `gate`, `review`; `beside` (runs with the step before it), `when` (only
+if an earlier answer has a word, or has not), `refine` (an agent writes its prompt anew first).
 Cost: one call a step, one a refinement, one a repair that its gate asks for; depth as many, steps beside each other counted once.
 
     prompt ─► step 1 ─► gate ─┬─► step 2 ─► gate ─┬─► step 4 ─► answer
@@ -33,7 +33,7 @@ from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import Job
+from shared.contracts.job import Job, Needs
 from shared.contracts.review import Decision, ReviewRules
 from shared.contracts.step import StepRequest
 from shared.contracts.verdict import CritiqueVerdict
@@ -103,6 +103,8 @@ class ChainStep(PatternInput):
     agent: Reference | None = None
     system: str | None = Field(default=None, max_length=32_000)
     model: ModelName | None = None
+    fallback_models: tuple[ModelName, ...] | None = Field(default=None, max_length=8)
+    needs: Needs | None = None
     options: Options | None = None
     format: Literal["json"] | JsonObject | None = None
     gate: Gate = Gate()
@@ -205,7 +207,8 @@ def job_input(job: Job) -> str:
 
 def _request(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepRequest:
     message = ChatMessage(role="user", content=prompt)
-    own = {"stream": stream, **{name: value for name in ("model", "options", "format") if (value := getattr(step, name)) is not None}}
+    told = ("model", "fallback_models", "needs", "options", "format")
+    own = {"stream": stream, **{name: value for name in told if (value := getattr(step, name)) is not None}}
     if step.agent is not None:
         return ctx.request(job, step.agent, message, **own)
     system = step.system or job.system
@@ -215,8 +218,13 @@ def _request(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bo
 
 def _reads(ctx: Context, steps: tuple[ChainStep, ...], step: ChainStep) -> bool:
     """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
-    judged = step.review is not None or step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
+    judged = step.review is not None or _tells(step.gate)
     return judged or any(step.name in _inputs(ctx, later) or (later.when and later.when.step == step.name) for later in steps)
+
+
+def _tells(gate: Gate) -> bool:
+    """Whether who passes it has shown more than that he answers."""
+    return gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
 
 
 def _inputs(ctx: Context, step: ChainStep) -> Collection[str]:
@@ -246,9 +254,10 @@ def _prompt(ctx: Context, step: ChainStep, values: Mapping[str, str]) -> str:
 
 
 async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
-    asked = prompt
-    for _ in range(step.gate.repairs + 1):
-        answer = await ask_with_tools(ctx, step.agent, _request(ctx, job, step, asked, stream=stream))
+    asked, tells = prompt, _tells(step.gate)
+    for again in range(step.gate.repairs + 1):
+        request = _request(ctx, job, step, asked, stream=stream)
+        answer = await ask_with_tools(ctx, step.agent, request)
         if answer.blob is not None:
             if not _reads(ctx, ask.steps, step):
                 return answer
@@ -258,10 +267,20 @@ async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt
         if reason is None:
             verdict = await gate_verdict(ctx, step.gate, answer.text, prompt)
             if not verdict.counts:
+                if tells and not again:
+                    ctx.judge(request, answer, True)
                 return answer
             reason, told = f"found: {found(verdict)}", f"{NO_ORDERS}\n{said([verdict])}\n"
+        if not again:
+            ctx.judge(request, answer, False)
         asked = f"{prompt}\n\nYour last answer was refused: {told}. Answer again."
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
+
+
+def judge_by(ctx: Context, asked: StepRequest, answer: Answer, decided: Decision) -> None:
+    """People's word on it. Of a text that they edit nobody knows how bad it was."""
+    if decided.verdict != "edit" and not decided.by_default:
+        ctx.judge(asked, answer, decided.verdict == "approve")
 
 
 def rejected(what: str, decided: Decision) -> Failure:
@@ -270,8 +289,9 @@ def rejected(what: str, decided: Decision) -> Failure:
     return Failure(kind=FailureKind.GATE_FAILED, message=f"{what}: {why}")
 
 
-async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, answer: Answer) -> Answer:
+async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, asked: StepRequest, answer: Answer) -> Answer:
     decided = await ctx.review(answer.text, **dict(review))
+    judge_by(ctx, asked, answer, decided)
     if decided.verdict == "reject":
         raise StepError(rejected(f"chain step {step.name}", decided))
     return answer if decided.verdict == "approve" else answer.model_copy(update={"text": decided.text})
@@ -299,7 +319,9 @@ async def _step(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, values
     if step.refine is not None:
         prompt = await _refined(ctx, job, step.refine, prompt)
     answer = await _pass(ctx, job, ask, step, prompt, stream=stream)
-    return answer if step.review is None else await _reviewed(ctx, step, step.review, answer)
+    if step.review is None:
+        return answer
+    return await _reviewed(ctx, step, step.review, _request(ctx, job, step, prompt, stream=False), answer)
 
 
 async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:

@@ -15,7 +15,12 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
+from shared.agents.beliefs import Judgement
+from shared.agents.cards import applied
+from shared.agents.features import query_of
+from shared.agents.suiting import Means, chosen
 from shared.contracts.agents import PinnedTool, Team
+from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.conversation import Memory
 from shared.contracts.failure import Failure, FailureKind
@@ -24,6 +29,7 @@ from shared.contracts.limits import Limits
 from shared.contracts.review import DAY_SECONDS, Decision, ReviewTerms
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
+from shared.model_names import canonical
 from shared.patterns.comparison import COMPARED_CHARACTERS, SINGLE_ANSWER, Baseline, Spent
 
 
@@ -182,7 +188,7 @@ def _cut(fact: Any, longest: int) -> Any:
 
 class SoFar(NamedTuple):
     """What history tells of the job up to the end that the pattern goes on from: what was used, seconds since its acceptance, and for how
-    long the model of the last answer ran. For what is told about an answer; none of it may decide what is asked.
+    long the model of the last answer ran. For what is told about an answer; of what is asked it decides which model, and nothing else.
     """
 
     usage: Usage = Usage()
@@ -190,6 +196,8 @@ class SoFar(NamedTuple):
     ran_seconds: float = 0.0
 
 
+MOST_SAID = 16
+"""Verdicts of one job that count: the first."""
 _NO_TEAM, _NO_LIMITS, _NOTHING = Team(), Limits(), SoFar()
 
 
@@ -200,9 +208,19 @@ class Context:
     later events.
     """
 
-    __slots__ = ("baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "sealed", "seconds", "seen", "so_far", "team")
+    __slots__ = (
+        "baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "priority_class", "resolves", "said", "sealed", "seconds",
+        "seen", "so_far", "team",
+    )  # fmt: skip
 
-    def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
+    def __init__(
+        self,
+        job: str = "",
+        team: Team | None = None,
+        limits: Limits | None = None,
+        seconds: float = 3_600.0,
+        priority_class: PriorityClass = PriorityClass.STANDARD,
+    ) -> None:
         self.best_answer: Answer | None = None
         self.baseline: Baseline | None = SINGLE_ANSWER
         self.so_far = _NOTHING
@@ -214,15 +232,30 @@ class Context:
         self.sealed = False
         """No answer may leave before its tenant's policies have passed it."""
         self.pools: list[Pool] = []
+        self.said: tuple[Judgement, ...] = ()
+        """What judges have found of models' answers."""
         self.job = job
         self.team = team or _NO_TEAM
+        self.resolves = bool(self.team.models or self.team.rated)
+        """Whether some of its names of models stand for others."""
         self.limits = limits or _NO_LIMITS
         self.seconds = seconds
+        self.priority_class = priority_class
 
     def seed(self, *labels: str | int) -> int:
         """A number below 2**31 that is this job's own, another one for other labels: seeds of samples, of shuffles."""
         text = "\x1f".join(map(str, (self.job, *labels)))
         return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
+
+    def resolved(self, request: StepRequest, path: str) -> tuple[StepRequest, StepRequest, str | None]:
+        """The request with what its names stand for, of which its id is made; as it is sent, and how its model was chosen, if it was. The
+        choice is no part of the id: another release may choose otherwise.
+        """
+        named = applied(request, self.team.models)
+        if not self.team.rated:
+            return named, named, None
+        means = Means(self.priority_class, self.seconds - self.so_far.seconds, self.limits.cost, self.so_far.usage.cost)
+        return named, *chosen(request, self.team, means, lambda label: self.seed("choice", path, label) / 2**31)
 
     def shuffled(self, items: Sequence[Any], *labels: str | int) -> list[Any]:
         """A new order, the same at each run of this job."""
@@ -320,6 +353,13 @@ class Context:
         """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""
         if not self.sealed:
             self.best_answer = answer
+
+    def judge(self, asked: StepRequest, answer: Answer, good: bool) -> None:
+        """Note what a check, a model or a person finds of one model's answer to this request (`agents/beliefs`). Where nobody could say
+        there is nothing to note. What the cache has served was judged when it was written.
+        """
+        if answer.model is not None and answer.served is None and len(self.said) < MOST_SAID:
+            self.said = (*self.said, Judgement(canonical(answer.model), query_of(asked).kind, good))
 
     def beside(self, what: str, text: str, took: Spent, *, same: bool) -> None:
         """Note what a simpler way would have answered (`Baseline`). On a share of jobs it is judged beside the answer, of which it is no

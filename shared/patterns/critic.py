@@ -84,6 +84,8 @@ class _Work:
         """Until a draft passes, a critique comes again or says nothing, a revision is no better, or the rounds are over."""
         self.best = await self._checked(self._first)
         self.drafts = [self.best.told(kept=True)]
+        if self.best.faults or self.best.verdict is not None or self._ask.judge is None:
+            self._ctx.judge(request_of(self._job), self._first, self.passed)
         for _ in range(self._ask.rounds):
             if self._stops():
                 return

@@ -99,7 +99,7 @@ async def fork(ctx: Context, job: Job, ask: ForkInput) -> Answer:
     pattern = _pattern(ask.pattern, ask.version)
     assert pattern is not None, "the input was read"
     inner = job.model_copy(update={"pattern": ask.pattern, "input": job.input["given"], "chain": ()})
-    run = Run(ask.of, pattern, inner, Context(ask.of, ctx.team, ctx.limits, ctx.seconds))
+    run = Run(ask.of, pattern, inner, Context(ask.of, ctx.team, ctx.limits, ctx.seconds, ctx.priority_class))
     ctx.baseline = None  # a fork is not compared
     try:
         run.start()

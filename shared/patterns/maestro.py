@@ -265,6 +265,8 @@ async def _single(ctx: Context, job: Job, ask: MaestroInput) -> tuple[Answer | N
         return answer, None, False
     [verdict] = await ctx.in_time(_CRITIC * ctx.seconds, judged(ctx, job, ask.judge, job_input(job), answer.text))
     stop_at_limit(verdict)
+    if verdict is not None:
+        ctx.judge(request_of(job), answer, verdict.score >= ask.judge.accept)
     return answer, verdict, verdict is not None and verdict.score >= ask.judge.accept
 
 

@@ -26,6 +26,7 @@ from shared.patterns.critiquing import critiqued, said
 from shared.patterns.data import NO_ORDERS
 from shared.patterns.judging import Judge, judged, readable
 from shared.patterns.samples import question
+from shared.patterns.single import request_of
 from shared.validators.texts import texts_of, with_redacted
 
 _REVISE = "Write your answer again, whole, with these faults mended and all else kept. {data}\n{faults}"
@@ -181,6 +182,8 @@ async def _by_model(ctx: Context, job: Job, policy: TenantPolicy, seen: _Seen) -
     told = None if seen.by_reference else await judged(ctx, as_seen(job, stream=False), judge, task, seen.texts[0])
     if told is None:
         raise StepError(Failure(kind=FailureKind.INVALID_OUTPUT, message="no judge has come to a verdict"))
+    if seen.answer is not None:
+        ctx.judge(request_of(job), seen.answer, told.score >= given.accept)
     if told.score >= given.accept:
         return CritiqueVerdict()
     return CritiqueVerdict(findings=(Finding(check="judge", says=told.critique),), counts={"judge": 1})

@@ -104,8 +104,8 @@ class Pattern:
 
 
 def models_named(ask: Contract) -> Iterator[str]:
-    """Every model that the input names: the fields `model` and `models` of it and of what it holds."""
-    return _named(ask, lambda field: field in {"model", "models"})
+    """Every model that the input names: the fields `model`, `models` and `fallback_models` of it and of what it holds."""
+    return _named(ask, lambda field: field in {"model", "models", "fallback_models"})
 
 
 def agents_named(ask: Contract) -> Iterator[str]:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.agents.cards import applied
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -84,17 +83,17 @@ class _Crew:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the pattern yielded: a step to ask for, a review, or, with neither `request` nor `review`, a sleep."""
+    """What the pattern yielded: a step to ask for, a review, or, with neither `request` nor `review`, a sleep. `choice`: of its model."""
 
     step: StepId
     path: str
     request: StepRequest | None
     seconds: float = 0.0
     size: int = 0
-    """Bytes of the rendered request."""
     content: Content | None = None
-    """The request's, as it was rendered."""
+    """Of the request as it was rendered, the size in bytes."""
     review: ReviewTerms | None = None
+    choice: str | None = None
 
 
 @dataclass(slots=True)
@@ -222,10 +221,11 @@ class Run:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            request = applied(command.request, models) if (models := self.context.team.models) else command.request
-            content = request.content()
-            rendered = request.rendered(content)
-            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content)
+            asked = command.request
+            named, request, choice = self.context.resolved(asked, path) if self.context.resolves else (asked, asked, None)
+            content = named.content()
+            rendered = named.rendered(content)
+            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content, choice=choice)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
                 raise ValueError("a sleep is between 0 and 1e9 seconds")

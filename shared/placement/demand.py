@@ -35,6 +35,7 @@ class Demand(NamedTuple):
     fewest_tokens: int = 0
     likely_tokens: int = 0
     beyond_window: int | None = None
+    prefers: tuple[str, ...] = ()
 
 
 MOST_TOKENS = 10**9
@@ -61,6 +62,7 @@ def demand_of(step: Step) -> Demand:
         fewest,
         likely,
         step.beyond_window,
+        needs.prefers or (),
     )
 
 

@@ -7,10 +7,11 @@ away or asleep, is refused at once: no waiting makes a window longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from shared.contracts.agents import RatedModel, Readiness
 from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
@@ -70,11 +71,14 @@ class Candidate:
     @property
     def crowded(self) -> bool:
         """Whether loading the model here is likely to put another one out of memory."""
-        there = self.account.resident
-        if len(there) >= self.most_models:
-            return True
-        sizes = self._sizes
-        return 0 < self.memory_bytes < sizes.get(self.model, 0) + sum(sizes.get(name, 0) for name in there)
+        return crowded(self.model, self.account.resident, self._sizes, self.most_models, self.memory_bytes)
+
+
+def crowded(model: str, there: Collection[str], sizes: Mapping[str, int], places: int, memory_bytes: int) -> bool:
+    """Whether a model finds no place beside these: `places` for models, `memory_bytes` for their `sizes`; what is 0 is not known."""
+    if len(there) >= places:
+        return True
+    return 0 < memory_bytes < sizes.get(model, 0) + sum(sizes.get(name, 0) for name in there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,10 @@ def candidates(demand: Demand, nodes: Sequence[NodeView], registered: Iterable[N
     that have it fail at it. Where the step may not fit every window, those that have the room are asked, else the largest.
     """
     suitable = [view for view in nodes if all(passes(view.node) for _, passes in _node_filters(demand))]
+    preferred = [view for view in suitable if all(tag in view.node.tags for tag in demand.prefers)] if demand.prefers else []
     for model in (demand.model, *demand.fallback_models):
-        found = [candidate for view in suitable for candidate in _of_node(view, model, demand)]
+        found = [candidate for view in preferred for candidate in _of_node(view, model, demand)]
+        found = found or [candidate for view in suitable for candidate in _of_node(view, model, demand)]
         if demand.beyond_window is not None:
             found = [c for c in found if not c.avoided]
         if found:
@@ -235,3 +241,41 @@ def _able(model: NodeModel, demand: Demand) -> bool:
 
 def _load_seconds(model: NodeModel) -> float:
     return model.load_seconds or load_seconds(model)
+
+
+_STATES: tuple[Readiness, ...] = ("free", "busy", "cold")
+
+
+def seen_models(nodes: Sequence[NodeView]) -> dict[str, RatedModel]:
+    """What these live nodes tell of their models, by full names: the best state and speed, the largest window, what any of them can."""
+    found: dict[str, RatedModel] = {}
+    at_work = (view for view in nodes if view.node.at_work and not view.node.broken)
+    for view, model in [(each, model) for each in at_work for model in each.node.models if not model.broken]:
+        there = Candidate(view, model, load_seconds=_load_seconds(model), avoided=False)
+        free = view.account.running < view.node.slots
+        row = RatedModel.of_valid(
+            model=model.name,
+            state="cold" if not there.resident else "free" if free else "busy",
+            speed=round(there.decode, 1),
+            load_seconds=round(there.load_seconds, 1),
+            window=model.room,
+            abilities=dict(model.abilities),
+        )
+        name = canonical(model.name)
+        found[name] = row if name not in found else _either(found[name], row)
+    return found
+
+
+def _either(one: RatedModel, other: RatedModel) -> RatedModel:
+    return one.model_copy(
+        update={
+            "state": min(one.state, other.state, key=lambda state: _STATES.index(state or "cold")),
+            "speed": max(one.speed or 0.0, other.speed or 0.0),
+            "load_seconds": min(one.load_seconds or 0.0, other.load_seconds or 0.0),
+            "window": max(one.window or 0, other.window or 0) or None,
+            "abilities": {
+                **one.abilities,
+                **{ability: able for ability, able in other.abilities.items() if able or ability not in one.abilities},
+            },
+        }
+    )

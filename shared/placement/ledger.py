@@ -108,6 +108,13 @@ class NodeCredit:
         tokens = min(MOST_TOKENS, self.queued_tokens)
         return max(0.0, tokens / self.decode_tokens_per_second / (self.running + 1) - since)
 
+    def empty_in(self, now: float) -> float:
+        """Seconds until all that runs there is likely to have ended."""
+        if not self.running or self.decode_tokens_per_second <= 0:
+            return 0.0
+        seconds = min(MOST_TOKENS, self.queued_tokens) / self.decode_tokens_per_second * self.running / (self.running + 1)
+        return max(0.0, seconds - (now - self.heard_at))
+
     def fold(self, record: Credits, party: str, now: float) -> bool:
         """Take over a record; True when the node is new, back, or another boot or mailbox than before."""
         changed = not self.live or record.boot != self.boot or record.mailbox != self.mailbox

@@ -1,4 +1,5 @@
-"""Lengths: how many tokens answers have, by tenant, agent and model, as quantiles of what was seen of late. Pure.
+"""Lengths: how many tokens prompts have, by model, as a line of their bytes; and answers, by tenant, agent and model, as quantiles of what
+was seen of late. Pure.
 
 Counts by size, half an octave each, fading: a median costs a look at some thirty numbers. Who was never seen is taken for the agent's
 other tenants, then for nothing known.
@@ -9,8 +10,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import exp2, log2
 
+from shared.contracts.step import Length
+from shared.estimates import likely_tokens
+from shared.scheduling.line import Line
+
 MOST_KEYS = 4_096
 """Whoever was seen longest ago is forgotten beyond that."""
+MOST_MODELS = 512
+"""Whose prompts were seen longest ago is forgotten beyond that."""
+_MOST_OFF, _TEMPLATE_TOKENS = 4, 1_000
+"""What was learned is believed as far as so many times more or less than usual, and what a template may add: a prompt that an endpoint
+has cut says little."""
 _SIZES = 40
 """Half octaves: up to a million tokens."""
 FADES = 0.98
@@ -40,6 +50,31 @@ class _Counts:
             if left <= 0:
                 return max(1, round(exp2(size / 2)) - 1)
         return int(exp2(_SIZES / 2))
+
+
+class PromptLengths:
+    """What the models' tokenizers have made of prompts: none is read, since every finished call tells what came of its bytes. Of one
+    process. Two lines a model, of plain ASCII and of all else: Chinese has other bytes a token than English; code is near to that.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, bool], Line] = OrderedDict()
+
+    def learn(self, model: str, length: Length, tokens: int) -> None:
+        """A prompt had so many tokens."""
+        key = model, length.characters == length.size
+        line = self._seen.pop(key, None) or Line(proportional=True)
+        line.observe(length.size, tokens)
+        self._seen[key] = line
+        if len(self._seen) > MOST_MODELS:
+            self._seen.popitem(last=False)
+
+    def likely(self, model: str, length: Length) -> int:
+        """Of a prompt, its template included; by its bytes alone where too little was seen."""
+        line, plain = self._seen.get((model, length.characters == length.size)), likely_tokens(length.size) + 1
+        if line is None or line.seen < FEWEST:
+            return plain
+        return min(max(round(line.at(length.size)), plain // _MOST_OFF), plain * _MOST_OFF + _TEMPLATE_TOKENS)
 
 
 class AnswerLengths:

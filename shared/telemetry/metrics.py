@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nobody reads
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_ERRORS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
 
 # Every service
 DEAD_LETTERS = Counter("tutti_dead_letters", "Records sent to dead-letters.", ["service", "code"])
@@ -72,6 +73,12 @@ SLOTS_BUSY = Gauge("tutti_slots_busy", "Inferences running.")
 MAILBOX_WAITING = Gauge("tutti_mailbox_waiting", "Steps taken from the mailbox and not started.")
 MODEL_SECONDS = Histogram("tutti_model_seconds", "One model call.", ["model", "outcome"], buckets=_LATENCY)
 FIRST_TOKEN_SECONDS = Histogram("tutti_first_token_seconds", "Model call to first token.", ["model"], buckets=_LATENCY)
+START_ERROR = Histogram(
+    "tutti_start_error",
+    "Of first tokens: how wrong the instant was that the choice of the node had foreseen, as a part of the real wait.",
+    ["priority_class"],
+    buckets=_ERRORS,
+)
 BREAKERS_OPEN = Gauge("tutti_breakers_open", "Models of this node, and the node itself, that are left alone since their calls fail.")
 TOOL_SECONDS = Histogram("tutti_tool_seconds", "One call of a server-side tool; its outcome.", ["tool", "outcome"], buckets=_LATENCY)
 TOKENS = Counter("tutti_tokens", "Tokens reported by nodes.", ["model", "kind"])
@@ -89,7 +96,7 @@ PLACE_ERROR = Histogram(
     "tutti_place_error",
     "Of starts that somebody was told of before: how wrong that was, as a part of the real wait.",
     ["priority_class"],
-    buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10),
+    buckets=_ERRORS,
 )
 JOBS_UNREAD = Gauge("tutti_jobs_unread", "Committed records of jobs.* that planners have not taken; for autoscaling.", ["priority_class"])
 RATE_LIMITED = Counter("tutti_rate_limited", "Requests refused by a key's limit.", ["limit"])

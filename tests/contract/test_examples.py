@@ -95,8 +95,8 @@ def collect(value: Any, seen: defaultdict[str, set[str]]) -> None:
             seen[kind.__name__] |= value.model_fields_set
         for field in value.model_fields_set:
             collect(getattr(value, field), seen)
-    elif isinstance(value, tuple):
-        for item in value:
+    elif isinstance(value, tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             collect(item, seen)
 
 

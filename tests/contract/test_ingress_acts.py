@@ -63,7 +63,7 @@ async def test_each_act_is_told_before_it_is_done() -> None:
             assert (act.did, act.kind, act.name, act.tenant) == expected
             assert act.by == "root"
         kinds = {record.key.split(b"/")[0] for record in written(at, at.topics.registry) if record.key}
-        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased", b"maintenance"}
+        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased", b"maintenance", b"pin"}
         told = b"".join(record.value or b"" for record in written(at, at.topics.acts))
         digests = [
             record.value.partition(b'"digest":"')[2][:64]

@@ -83,3 +83,19 @@ async def test_a_name_of_a_card_is_taken_as_a_model_is() -> None:
         refused(await at.client.post(CHAT, json=body(model="tier:large")), 404, "model_not_found")
         refused(await at.client.post("/v1/jobs", json={"prompt": "q", "model": "tier:large"}), 404, "model_not_found")
         refused(await at.client.post("/v1/jobs", json={"prompt": "q", "model": "smart@never"}), 400, "unknown_card")
+
+
+async def test_a_demand_says_what_it_takes_instead() -> None:
+    """A tier that nobody has declared, or nobody serves, is refused only where nothing stands in; what is no demand is refused."""
+    async with ready() as at:
+        await declared(at, "tiny", {"model": "tiny:1", "tier": "small", "quality": {"code": 0.3}})
+        job: dict[str, Any] = {"prompt": "q", "model": "tier:large", "fallback_models": ["tier:small"]}
+        assert (await at.client.post("/v1/jobs", json=job)).status_code == 202
+        refused(await at.client.post("/v1/jobs", json={**job, "fallback_models": []}), 400, "unknown_card")
+        steps = [{"name": "a", "template": "{input}", "model": "tier:small", "needs": {"at_most": "batch"}, "fallback_models": ["auto"]}]
+        chain: dict[str, Any] = {"prompt": "q", "pattern": "chain", "input": {"steps": steps}}
+        assert (await at.client.post("/v1/jobs", json=chain)).status_code == 202
+        steps[0]["needs"] = {"at_most": "urgent"}
+        refused(await at.client.post("/v1/jobs", json=chain), 400, "invalid_input")
+        refused(await at.client.post("/v1/jobs", json={"prompt": "q", "needs": {"prefers": ["no tag"]}}), 400, "invalid_input")
+        refused(await at.client.put("/v1/cards/x", json={"model": "x:1", "quality": {"poetry": 1}}), 400, "invalid_card")

@@ -19,11 +19,12 @@ from shared.contracts.keys import Role
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.result import Status
-from shared.contracts.tasks import Action, RunningTask, TaskProgress
+from shared.contracts.tasks import Action, Pin, RunningTask, TaskProgress
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 from tests.contract.test_ingress_access import bearer
 from tests.contract.test_ingress_declarations import refused
+from tests.contract.test_ingress_nodes import entries
 from tests.contract.test_ingress_roles import with_keys
 from tests.support.fake_planner import STEP, Script
 from tests.support.ingress_world import World, register, until, world
@@ -80,6 +81,18 @@ async def test_a_card_stands_for_its_model_and_what_cannot_be_done_is_said() -> 
         refused(await at.client.post(TASKS, json={"action": "pull", "model": "tiny:1", "nodes": ["z"]}), 404, "node_not_found")
         refused(await at.client.post(TASKS, json={"action": "paint", "model": "tiny:1"}), 400, "invalid_input")
         assert len(at.planner.jobs) == 1
+
+
+async def test_a_pin_stands_in_the_registry_until_the_model_is_given_up() -> None:
+    """For each node, as it spells the model; what is only loaded does not."""
+    async with world(memory(), nodes=NODES) as at:
+        for action in ("load", "pin", "unpin"):
+            order = {"action": action, "model": "tiny:1", "nodes": ["a", "b"]}
+            assert (await at.client.post(TASKS, json=order)).status_code == 202
+        [(_, first), (_, second), *gone] = entries(at)
+        assert [key for key, _ in entries(at)] == [b"pin/a/tiny:1", b"pin/b/tiny:1"] * 2
+        assert (Pin.model_validate_json(first or b"").by, first) == ("open", second)
+        assert [value for _, value in gone] == [None, None]
 
 
 async def tell(at: World, *progress: TaskProgress) -> None:

@@ -13,7 +13,6 @@ from infra.lab.simulators.ollama.parameters import ModelParameters
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.settings import WorkerSettings
-from shared.clock import SystemClock
 from shared.contracts.base import StepId
 from shared.contracts.chat import Operation
 from shared.contracts.failure import FailureKind
@@ -122,25 +121,20 @@ async def test_models_come_and_go_from_memory_and_stay_when_pinned(node: NODE) -
         assert (await names(backend))["small:latest"] == (False, False)
 
 
-async def test_what_is_pinned_comes_back_with_its_server(node: NODE) -> None:
-    """Not where another model has its room, nor where all was unloaded for the machine's owner."""
+async def test_what_is_warmed_is_in_memory_and_stays_where_it_is_pinned(node: NODE) -> None:
+    """Also with a server that has begun anew; what only embeds, too; what is not there is a failure. A probe loads nothing."""
     backend, _, url = node
-
-    async def comes_back() -> bool:
-        for _ in range(20):
-            if (await names(backend))["small:latest"][0]:
-                return True
-            await SystemClock().sleep(0.01)
-        return False
-
     await done(backend, Action.PIN, "small:latest")
     async with httpx.AsyncClient(base_url=url) as client:
         await client.post("/control", json={"restart": True})
-    assert await comes_back()
-    await backend.unload("small:latest")
-    assert not await comes_back()
-    await done(backend, Action.LOAD, "embedder:latest")
-    assert not await comes_back()
+        for _ in range(2):
+            assert (await names(backend))["small:latest"] == (False, True)
+        for model in ("small:latest", "embedder:latest"):
+            await backend.warm(model)
+        stay = {model["name"]: model["expires_at"] for model in (await client.get("/api/ps")).json()["models"]}
+    assert stay["small:latest"] > "2100" > stay["embedder:latest"]
+    with pytest.raises(ModelCallFailed):
+        await backend.warm("nobody:1")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from services.planner.settings import PlannerSettings
+from shared.contracts.chat import Answer
 from shared.contracts.step import Step
 from tests.simulated.test_planner_conversations import SAID, ask, known, known_ended, read, results, step_of, the_law
 from tests.support.planner_world import World
@@ -20,7 +21,7 @@ def summing_up(world: World) -> None:
     """A model that sums up when it is asked to."""
     plain, times = world.answer, iter(range(1, 1_000))
 
-    def answer(step: Step, number: int) -> str:
+    def answer(step: Step, number: int) -> str | Answer:
         if step.agent != "summarise":
             return plain(step, number)
         time = next(times)

@@ -82,7 +82,7 @@ class World:
         )
         self.options = options or PlannerSettings()
         self.node = NodeBehaviour()
-        self.answer: Callable[[Step, int], str] = lambda step, number: f"{number} from {digest_of(step)}"
+        self.answer: Callable[[Step, int], str | Answer] = lambda step, number: f"{number} from {digest_of(step)}"
         self.usage: Callable[[Step], Usage] = lambda _: Usage(calls=1, prompt_tokens=1, completion_tokens=1)
         self.steps_seen: list[Step] = []
         self.runs = 0
@@ -272,7 +272,8 @@ class World:
             failure = Failure(kind=FailureKind.MODEL_ERROR, message="pretended", node=node)
             self.outcome(StepFailed(**of, claim=claim, failure=failure, usage=usage), step.home)
             return
-        outcome = StepSucceeded(**of, claim=claim, answer=Answer(text=self.answer(step, number)), usage=usage)
+        said = self.answer(step, number)
+        outcome = StepSucceeded(**of, claim=claim, answer=Answer(text=said) if isinstance(said, str) else said, usage=usage)
         self.outcome(outcome, step.home)
         if self.random.random() < self.node.repeats_outcome:
             await asyncio.sleep(self.random.uniform(0, 1))

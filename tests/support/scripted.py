@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from shared.agents.beliefs import Judgement
 from shared.contracts.agents import Member, Team
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
@@ -56,6 +57,7 @@ class Played:
     failure: Failure | None = None
     best: Answer | None = None
     baseline: Baseline | None = SINGLE_ANSWER
+    said: tuple[Judgement, ...] = ()
     seconds: float = 0.0
     asked: list[StepRequest] = field(default_factory=list)
     history: list[tuple[Any, ...]] = field(default_factory=list)
@@ -119,7 +121,7 @@ def play(pattern: Pattern, job: Job, script: Script, *, most_asks: int = 10_000,
                 used = used.plus(ONE_CALL)
                 played.so_far[step] = run.context.so_far = SoFar(used, now, ran[step])
             _resume(run, step, end)
-    played.baseline = run.context.baseline
+    played.baseline, played.said = run.context.baseline, run.context.said
     played.answer, played.failure, played.best, played.seconds = run.answer, run.failure, run.context.best_answer, now
     return played
 
@@ -137,7 +139,7 @@ def crashes_alike(pattern: Pattern, job: Job, played: Played, **given: Any) -> N
                 run.context.so_far = played.so_far.get(entry[1], run.context.so_far)
                 _resume(run, entry[1], entry[2])
         assert (run.answer, run.failure) == (played.answer, played.failure)
-        assert run.context.baseline == played.baseline
+        assert (run.context.baseline, run.context.said) == (played.baseline, played.said)
         run.close()
 
 

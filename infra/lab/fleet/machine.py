@@ -53,7 +53,8 @@ class Machine:
         self._node, self._timeline, self._random = parameters, timeline, random
         self._models = {model.name: model for model in parameters.models}
         self.loaded: dict[str, Loaded] = {}
-        self.loads = 0
+        self.loads = self.blocked = 0
+        """Models brought into memory so far; how often one had to wait there for others' calls to end."""
         self.alive = True
         self.slow = 1.0
         """Times as long as it would take."""
@@ -131,6 +132,7 @@ class Machine:
             footprint = self._place(model)
             if footprint is None:
                 if not self._evict():
+                    self.blocked += 1
                     return
                 continue
             self._begin_load(model, footprint)

@@ -28,6 +28,7 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
 from shared.placement.choosing import split
 from shared.placement.demand import cost_of
+from shared.placement.filters import crowded
 
 COALESCE_SECONDS = 0.005
 CREDITS_SECONDS = 1.0
@@ -112,7 +113,7 @@ class Worker:
 
     def _start_waiting(self) -> None:
         while self.slots.free > 0:
-            attempt = self.inbox.pop(self._model, self._timeline.now)
+            attempt = self.inbox.pop(self._model, self._timeline.now, self._begins)
             if attempt is None:
                 return
             self._model = attempt.step.model
@@ -123,6 +124,14 @@ class Worker:
             call = Call(attempt.step.model, given.prompt, given.output, partial(self._ended, attempt))
             self._running[attempt] = call
             self.machine.begin(call)
+
+    def _begins(self, attempt: Attempt) -> bool:
+        """As `services.worker.registration` does."""
+        node, model = self._parameters, attempt.step.model
+        running = {call.model for call in self._running.values()}
+        if not running or model in running or (model in self.machine.loaded and running <= self.machine.loaded.keys()):
+            return True
+        return not crowded(model, running, {}, node.max_loaded_models, 0)
 
     def _ended(self, attempt: Attempt, call: Call) -> None:
         if self._running.pop(attempt, None) is None:
@@ -200,7 +209,7 @@ class Worker:
             self._tell_node(node)
 
     def _places(self, now: float) -> int:
-        return self.breakers.places(self.slots.places(now, len(self.inbox))) if self.reachable else 0
+        return self.breakers.places(self.slots.places(now, len(self.inbox))) if self.reachable and not self.inbox.blocked else 0
 
     def _judge(self, attempt: Attempt, call: Call) -> None:
         """As `services.worker.health` does; a probe asks the machine itself, as it would be asked by one token."""

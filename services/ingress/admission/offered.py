@@ -11,7 +11,7 @@ from services.ingress.catalogue import PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
 from shared.access import Client, Right
 from shared.agents.cards import TIER_PREFIX, TIERS, cards_of, resolved
-from shared.agents.resolving import resolve, with_models
+from shared.agents.resolving import demands_of, resolve, with_models
 from shared.agents.table import Declarations
 from shared.clock import Clock
 from shared.contracts.agents import NOBODY, ModelCard
@@ -120,7 +120,7 @@ class Offered:
         team = NOBODY
         if type(ask).model_fields:
             team = resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities, tools_named(ask))
-        with_models(self.declared, team, (job.model, *job.fallback_models, *models_named(ask)), job.needed_capability)
+        with_models(self.declared, team, demands_of(job, models_named(ask), team), job.needed_capability)
 
     def check_suits(self, job: Job) -> None:
         """Raises Refused (400, 404): no registered node could ever answer this, so that waiting for one is in vain. As `Patterns.read`."""

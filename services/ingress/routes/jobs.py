@@ -205,10 +205,10 @@ class Jobs:
 
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
-        model, catalogue = submission.model, self._door.registry.catalogue
-        if model != AUTO and catalogue.resolve(model) is None and catalogue.knows_any(submission.fallback_models):
+        model, catalogue, offered = submission.model, self._door.registry.catalogue, self._door.offered
+        if model != AUTO and catalogue.resolve(model) is None and catalogue.knows_any(offered.meant(*submission.fallback_models)):
             return model
-        return self._door.offered.resolve(model, submission.kind)
+        return offered.resolve(model, submission.kind)
 
     def _wait(self, request: Request) -> float:
         text = request.query_params.get("wait", "0")

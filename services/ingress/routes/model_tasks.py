@@ -24,14 +24,17 @@ from services.ingress.routes.jobs import Jobs
 from shared.access import Client, Right
 from shared.clock import Clock
 from shared.contracts import ids
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.job import Job
 from shared.contracts.result import Status
+from shared.contracts.tasks import PIN, Action, Pin
+from shared.model_names import spelling
 from shared.patterns.models import MODELS
 
 ORDER_BYTES = 64 * 1024
 _SHOWN = 200
+_PINS = frozenset({Action.PIN, Action.UNPIN, Action.UNLOAD, Action.DELETE})
 
 
 class TaskRoutes:
@@ -85,6 +88,7 @@ class TaskRoutes:
         named = f"{order.model} on {', '.join(target.node for target in where)}"
         await door.open()
         await self._declaring.tell(request, order.action.value, "model", named[:_SHOWN])
+        await self._note_pins(request, order, {target.node for target in where})
         return {
             "prompt": f"{order.action.value} {order.model}",
             "pattern": MODELS.name,
@@ -92,6 +96,16 @@ class TaskRoutes:
             "deadline_seconds": order.deadline_seconds,
             "stream": stream,
         }
+
+    async def _note_pins(self, request: Request, order: TaskOrder, nodes: set[NodeId]) -> None:
+        """Where it is to stay, or no longer, so that each node's worker knows it whatever is started again."""
+        if order.action not in _PINS:
+            return
+        by = self._door.access.identify(call_headers(request.scope).api_key).name
+        pin = Pin(by=by, at=self._door.clock.wall()).to_bytes() if order.action is Action.PIN else None
+        for node in [node for node in self._door.registry.table if node.id in nodes]:
+            model = spelling(order.model, [model.name for model in node.models]) or order.model
+            await self._declaring.put(PIN, f"{node.id}/{model}", pin)
 
     async def _begin(self, request: Request, order: TaskOrder, call: CallHeaders, client: Client, *, stream: bool) -> tuple[Caller, bytes]:
         door = self._door

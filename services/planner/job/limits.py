@@ -9,10 +9,11 @@ from services.planner.job.live import LiveJob
 from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
-from shared.contracts.step import StepRequest
+from shared.contracts.step import Length, StepRequest
 from shared.contracts.usage import Usage
-from shared.estimates import ANSWER_TOKENS, likely_tokens
+from shared.estimates import ANSWER_TOKENS
 from shared.patterns.run import Wanted
+from shared.scheduling.lengths import PromptLengths
 
 STEP_BYTES = 176 * 1024
 """Largest rendered step. A step may wait in `delays.*`, where base64 makes it a third larger: that, too, must fit a record."""
@@ -28,11 +29,11 @@ class Neared(NamedTuple):
     bound: float
 
 
-def estimate_tokens(request: StepRequest) -> int:
+def estimate_tokens(request: StepRequest, length: Length, prompts: PromptLengths) -> int:
     """Prompt plus what the answer may have; an estimate for reservations and fairness, not for billing."""
     if request.calls_nothing:
         return 0
-    prompt = likely_tokens(request.characters()) + 1
+    prompt = prompts.likely(request.model, length)
     answer = 0 if request.texts or request.operation is Operation.TOOL else request.options.max_tokens or ANSWER_TOKENS
     return prompt + answer
 

@@ -114,7 +114,8 @@ class LiveJob:
     def of(cls, event: JobAccepted, pattern: Pattern) -> LiveJob:
         """As it was accepted; its pattern is not yet started."""
         seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
-        run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds), event.policies)
+        context = Context(event.job, event.team, event.limits, seconds, event.priority_class)
+        run = Run(event.job, pattern, event.request, context, event.policies)
         return cls(event.job, event, run, awaits_turn=event.request.conversation is not None)
 
     @staticmethod

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.cache import CacheLookup
 from shared.contracts.review import Deliberation
-from shared.contracts.step import StepRequest
+from shared.contracts.step import Length, StepRequest
 
 
 class Phase(Enum):
@@ -107,6 +107,8 @@ class OpenStep:
     """Of its node, as its outcome said (state)."""
     stopped: bool = False
     """Its node was told to stop, by this planner (state)."""
+    length: Length | None = None
+    """Of the request, where this planner has asked for the step (state)."""
     lookup: Lookup | None = None
     """Of a step that this planner asks the cache about, until it ends (state)."""
 

@@ -7,7 +7,7 @@ has no place goes the way of all steps.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from services.planner.round import Given
 from services.planner.state.unclaimed import Unclaimed
 from shared.clock import Clock
+from shared.contracts.agents import RatedModel
 from shared.contracts.base import PriorityClass
 from shared.contracts.credits import PlannerPresence
 from shared.contracts.step import Step
@@ -25,7 +26,7 @@ from shared.model_names import canonical
 from shared.placement.choosing import Chosen, Placement, ask_of
 from shared.placement.demand import cost_of, demand_of
 from shared.placement.facts import Facts
-from shared.placement.filters import Unplaceable
+from shared.placement.filters import Unplaceable, seen_models
 from shared.placement.ledger import CreditLedger
 from shared.placement.parties import Parties, presence
 from shared.processing.lane import Sent
@@ -78,6 +79,8 @@ class Eager:
         self._digests: defaultdict[str, set[str]] = defaultdict(set)
         """By model, of all nodes."""
         self._digests_of, self._digests_until = -1, 0.0
+        self._models: Mapping[str, RatedModel] = {}
+        self._models_until = 0.0
         self._producer: Producer | None = None
 
     # Homes
@@ -122,6 +125,14 @@ class Eager:
                     self._digests[canonical(there.name)].add(there.digest)
         found = self._digests.get(canonical(model), ())
         return next(iter(found)) if len(found) == 1 else None
+
+    def models(self) -> Mapping[str, RatedModel]:
+        """As of a second ago at most."""
+        now = self._clock.monotonic()
+        if now >= self._models_until:
+            self._models_until = now + DIGEST_SECONDS
+            self._models = seen_models(self._placement.nodes()) if self.facts.hears(now) else {}
+        return self._models
 
     def _passes(self, step: Step) -> bool:
         """Whether a step of this planner that waits would be passed, in any home."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from services.planner.intake.look_ahead import LookAhead
@@ -12,10 +13,15 @@ from services.planner.intake.open_transactions import OpenTransactions
 from services.planner.shard.commit import Commit
 from services.planner.shard.home import Home
 from services.planner.shard.wiring import Wiring
+from shared.agents.beliefs import TELL_SECONDS, Beliefs
 from shared.clock import Clock
+from shared.contracts import beliefs, headers
 from shared.errors import CommitRefused, LogError
-from shared.kafka.port import Record, TopicPartition
+from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.lane import Sent
+from shared.processing.registry import registry_key
 from shared.service import kafka_silence
+from shared.service.processor import every
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -45,6 +51,7 @@ class Homes:
     def __init__(self, topics: Topics, clock: Clock) -> None:
         self._topics, self._clock = topics, clock
         self.owned: dict[int, OwnedHome] = {}
+        self.beliefs = Beliefs(topics.settings.home_partitions)
         self._polled_at: float | None = None
         self._assigned = False
         self._committed: dict[TopicPartition, int] = {}
@@ -109,12 +116,24 @@ class Homes:
             _, late = await asyncio.wait(waits, timeout=QUIET_SECONDS)
             for task in late:
                 task.cancel()
+        self._tell()
+
+    def _tell(self) -> None:
+        """What judges have said since: each home's owner tells the others, and his successor."""
+        for home, value in self.beliefs.to_tell():
+            key = registry_key(beliefs.KIND, home)
+            message = Message(self._topics.registry, value, key, 0, headers.envelope("home_beliefs"))
+            self._wiring.outbox.put(message, partial(self._on_told, home), again=False, patience_seconds=TELL_SECONDS)
+
+    def _on_told(self, home: str, result: Sent) -> None:
+        if isinstance(result, Exception):
+            self.beliefs.not_told(home)
 
     # Reading
 
     def parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What reads for ever."""
-        return self.run(), self.second_reader.run()
+        """What goes on for ever."""
+        return self.run(), self.second_reader.run(), every(self._clock, TELL_SECONDS, self._tell)
 
     async def run(self) -> None:
         """Drain the consumer into the homes; a partition whose queue is full is paused.

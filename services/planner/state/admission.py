@@ -12,7 +12,9 @@ from services.planner.round import CallerAnswer, Round
 from services.planner.state import driving, turns
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
-from shared.agents.resolving import resolve, with_models
+from shared.agents.cards import cards_of
+from shared.agents.resolving import demands_of, resolve, with_choice, with_models
+from shared.agents.suiting import KnownModels
 from shared.contracts.agents import NOBODY, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
@@ -151,8 +153,12 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         if talks or judges or type(ask).model_fields:  # nearly no job: pattern single's input has none
             agents = (*agents_named(ask), *((AGENT,) if talks else ()), *judges)
             team = resolve(policy.declared, agents, prompts_named(ask), policy.capabilities, tools_named(ask))
-        models = (given.job.model, *given.job.fallback_models, *models_named(ask))
-        team = with_models(policy.declared, team, models, given.job.needed_capability)
+        demands = demands_of(given.job, models_named(ask), team)
+        team = with_models(policy.declared, team, demands, given.job.needed_capability)
+        own = book.funds.tenants.get(given.job.tenant)
+        if cards_of(policy.declared) and (own is None or own.choice is not False):
+            known = KnownModels(partial(policy.learned, given.job.tenant), book.mailboxes.models() if book.mailboxes else {})
+            team = with_choice(policy.declared, team, demands, given.job.needed_capability, known)
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
         return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))

@@ -323,6 +323,8 @@ class Book:
         job = self.jobs.get(job_id)
         if job is not None:
             job.settled_offset = offset
+            if job.run.context.said:
+                self.policy.beliefs.count(self.home, self.epoch, offset, job.run.context.said)
         if job is None or job.accepted.client_id:
             self.recent_ids.add(job_id, offset, now)
             self.kept_ids.ended(offset)

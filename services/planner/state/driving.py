@@ -11,6 +11,7 @@ from services.planner.state import caching, ending, hedging, streams, waits
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
 from services.planner.state.streams import step_of
+from shared.contracts.base import CLASSES
 from shared.contracts.budget import Amounts
 from shared.contracts.cache import CacheLookup
 from shared.contracts.control import BeginStep
@@ -90,7 +91,8 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     if want.request is None:
         waits.begin(book, round_, job, want)
         return
-    tokens = estimate_tokens(want.request)
+    length = want.request.length()
+    tokens = estimate_tokens(want.request, length, book.policy.prompts)
     cost = book.prices.estimate_micros(want.request.model, tokens)
     refused = refusal(job, want, tokens, cost)
     calls = calls_of(want.request)
@@ -117,9 +119,11 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         charged_day=funding.day,
         unfunded=funding.lacks is not None or None,
         node=given.node if given else None,
+        choice=want.choice,
     )
     book.emit(round_, job, event)
     step = job.steps[want.step]
+    step.length = length
     if refused is not None:
         fail_attempt(book, round_, job, step, refused, wait=None)
         return
@@ -198,7 +202,9 @@ def _attempt(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Step:
     """The attempt as it travels."""
     assert step.request is not None, "a sleep is not sent"
     left = max(0.0, job.deadline_due - round_.now)
-    served_as = raised(job.accepted.priority_class, left, book.expected.of)
+    served_as, most = raised(job.accepted.priority_class, left, book.expected.of), step.request.needs.at_most
+    if most is not None:
+        served_as = max(served_as, most, key=CLASSES.index)
     tenant, policy = job.accepted.request.tenant, book.policy
     likely = policy.lengths.likely(tenant, step.request.agent, step.request.model)
     return step_of(job, step, book.home, policy.lease_seconds, served_as=served_as, seconds_left=left, likely_output=likely)
@@ -243,9 +249,11 @@ def fail_attempt(
 
 
 def learn(book: Book, job: LiveJob, step: OpenStep, used: Usage) -> None:
-    """From an answer that history takes: what such calls cost, and how long their answers are."""
+    """From an answer that history takes: what such calls cost, and how long their prompts and answers are."""
     if (request := step.request) is None or not used.calls:
         return
+    if step.length is not None and step.length.bare and used.prompt_tokens and not (used.estimated or step.prefix):
+        book.policy.prompts.learn(request.model, step.length, used.prompt_tokens)
     if used.cost:
         book.prices.learn(request.model, used)
     if used.completion_tokens:

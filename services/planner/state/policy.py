@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from services.planner.batches.batch_owner import BatchPolicy
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.state.caching import CachePolicy
+from shared.agents.beliefs import Beliefs
 from shared.agents.table import Declarations
+from shared.contracts.agents import Belief, QueryKind
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.patterns import BUILT_IN, Patterns
-from shared.scheduling.lengths import AnswerLengths
+from shared.scheduling.lengths import AnswerLengths, PromptLengths
 from shared.scheduling.retry import RetryPolicy
 
 
 def _limits() -> Limits:
     return Limits(calls=64, steps=128, depth=4, width=16)
+
+
+def nothing_learned(_: str, model: str) -> Mapping[QueryKind, Belief]:
+    """Nobody judges."""
+    return {}
 
 
 def never_silent(_: NodeId, now: float) -> float:
@@ -67,6 +74,12 @@ class Policy:
     batches: BatchPolicy = field(default_factory=BatchPolicy)
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     """Of answers that this process has accepted: what its steps are likely to write. No event depends on it."""
+    prompts: PromptLengths = field(default_factory=PromptLengths)
+    """The same of what they are likely to read."""
+    beliefs: Beliefs = field(default_factory=Beliefs)
+    """What judges have said of models, in all homes. No event depends on it."""
+    learned: Callable[[str, str], Mapping[QueryKind, Belief]] = nothing_learned
+    """What is believed of a model, by tenant and the model's full name: pinned by jobs that choose."""
     caching: CachePolicy = field(default_factory=CachePolicy)
     hedge_share: float = 0.05
     """Of the interactive steps that do not stream at most so many get a second attempt beside a slow one; 0: none does."""

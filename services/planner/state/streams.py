@@ -15,6 +15,7 @@ from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
 from shared.agents.cards import prices_of
+from shared.contracts.agents import NOBODY
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepSucceeded, StreamPosition
@@ -56,7 +57,7 @@ def step_of(
         estimated_tokens=step.reserved_tokens,
         likely_output=likely_output,
         missing=step.missing,
-        prices=prices_of(request, accepted.team.models) if accepted.team.models else {},
+        prices=prices_of(request, accepted.team) if accepted.team is not NOBODY else {},
         beyond_window=step.beyond_window,
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Given
+from shared.contracts.agents import RatedModel
 from shared.contracts.base import StepId
 from shared.contracts.step import Step
 
@@ -29,6 +30,10 @@ class Mailboxes(Protocol):
 
     def digest(self, model: str) -> str | None:
         """Of the model's file, where all nodes that have it say the same, or none says anything (empty); else None."""
+        ...
+
+    def models(self) -> Mapping[str, RatedModel]:
+        """What live nodes tell of their models, by full names, lately; empty where nothing is known."""
         ...
 
 

@@ -21,20 +21,49 @@ _OF_THE_TEXTS = frozenset({K.BAD_REQUEST, K.TOO_LARGE, K.CONTEXT_LENGTH, K.MODEL
 """Failures that may be one text's fault."""
 
 
+LEAST_CHARACTERS, MOST_CHARACTERS = 4_096, 1 << 20
+"""Of all texts in one call: the bound begins at the least, and grows by as much."""
+
+
+@dataclass(slots=True)
+class BatchBound:
+    """Characters in one call: more after each full one that took no longer than it may, half as many after one that did. Pure."""
+
+    longest_seconds: float
+    characters: int = LEAST_CHARACTERS
+
+    def took(self, characters: int, seconds: float) -> None:
+        """A call of so many. One step alone may have more than the bound, and says nothing of it."""
+        if seconds > self.longest_seconds:
+            self.characters = max(LEAST_CHARACTERS, min(self.characters, characters) // 2)
+        elif characters * 2 > self.characters:
+            self.characters = min(MOST_CHARACTERS, self.characters + LEAST_CHARACTERS)
+
+
 @dataclass(slots=True, eq=False)
 class _Batch:
     calls: list[ModelCall] = field(default_factory=list)
     texts: int = 0
+    characters: int = 0
     left: int = 0
     """Steps that gave up waiting."""
     task: asyncio.Task[list[Completion]] | None = None
 
 
-class BatchingBackend:
-    """Another backend, with shared embedding calls. `delay_seconds` to gather, `most_texts` in one call."""
+MOST_MODELS = 256
 
-    def __init__(self, inner: Backend, clock: Clock, *, delay_seconds: float, most_texts: int) -> None:
-        self._inner, self._clock = inner, clock
+
+class BatchingBackend:
+    """Another backend, with shared embedding calls. `delay_seconds` to gather; in one call `most_texts`, and what is found to take no more
+    than `longest_seconds`; `slots` calls at once, however many steps share a slot.
+    """
+
+    def __init__(
+        self, inner: Backend, clock: Clock, *, delay_seconds: float, most_texts: int, longest_seconds: float = 1.0, slots: int = 1
+    ) -> None:
+        self._inner, self._clock, self._slots = inner, clock, asyncio.Semaphore(slots)
+        self._bounds: dict[str, BatchBound] = {}
+        self._longest_seconds = longest_seconds
         self._delay, self._most_texts = delay_seconds, most_texts
         self._open: dict[tuple[str, Options], _Batch] = {}
 
@@ -73,14 +102,21 @@ class BatchingBackend:
         yield shared[number]
 
     def _join(self, call: ModelCall) -> tuple[_Batch, int]:
-        key, texts = (call.model, call.step.options), len(call.step.texts)
+        key, texts, characters = (call.model, call.step.options), len(call.step.texts), sum(map(len, call.step.texts))
         batch = self._open.get(key)
-        if batch is None or batch.texts + texts > self._most_texts:
+        most = self._bound(call.model).characters
+        if batch is None or batch.texts + texts > self._most_texts or batch.characters + characters > most:
             batch = self._open[key] = _Batch()
             batch.task = asyncio.get_running_loop().create_task(self._run(key, batch))
         batch.calls.append(call)
         batch.texts += texts
+        batch.characters += characters
         return batch, len(batch.calls) - 1
+
+    def _bound(self, model: str) -> BatchBound:
+        if model not in self._bounds and len(self._bounds) >= MOST_MODELS:
+            self._bounds.clear()
+        return self._bounds.setdefault(model, BatchBound(self._longest_seconds))
 
     async def _run(self, key: tuple[str, Options], batch: _Batch) -> list[Completion]:
         try:
@@ -88,12 +124,18 @@ class BatchingBackend:
         finally:
             if self._open.get(key) is batch:
                 del self._open[key]
+        async with self._slots:
+            return await self._shared(batch)
+
+    async def _shared(self, batch: _Batch) -> list[Completion]:
         first = batch.calls[0]
         if len(batch.calls) == 1:
             return [await _completion(self._inner, first)]
         texts = tuple(text for call in batch.calls for text in call.step.texts)
         step = first.step.model_copy(update={"texts": texts})
+        began = self._clock.monotonic()
         whole = await _completion(self._inner, ModelCall(step, first.model, first.trace, first.node, first.simulated))
+        self._bound(first.model).took(batch.characters, self._clock.monotonic() - began - whole.timings.load_ms / 1e3)
         return _shares(batch.calls, whole)
 
 

@@ -42,5 +42,11 @@ def backend_of(settings: WorkerSettings, clock: Clock) -> Backend:
 
 def sharing_calls(backend: Backend, settings: WorkerSettings, clock: Clock) -> Backend:
     """Embedding steps that come together share a call."""
-    waits, texts = settings.embed_batch_seconds, settings.embed_batch_texts
-    return BatchingBackend(guarded(backend), clock, delay_seconds=waits, most_texts=texts)
+    return BatchingBackend(
+        guarded(backend),
+        clock,
+        delay_seconds=settings.embed_batch_seconds,
+        most_texts=settings.embed_batch_texts,
+        longest_seconds=settings.embed_batch_longest_seconds,
+        slots=settings.slots,
+    )

@@ -6,7 +6,7 @@ after status 200 is a failure, and so is a stream that ends without `done`. Dura
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -51,7 +51,6 @@ class OllamaBackend:
         )
 
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
-        self._tasks.rests = False
         if call.step.task is not None:
             async for piece in self._tasks.perform(call):
                 yield piece
@@ -96,21 +95,22 @@ class OllamaBackend:
         return BackendProbe(version=version, simulated="simulated" in version, manages=True, disk_free_bytes=disk_free(self._settings))
 
     async def models(self) -> tuple[NodeModel, ...]:
-        found = await self._shown.list(allow_cloud=self._settings.allow_cloud)
-        self._tasks.restore(found)
-        return found
+        return await self._shown.list(allow_cloud=self._settings.allow_cloud)
 
-    def warm(self, model: str, refused: Callable[[float], None]) -> None:
-        """Into memory, without a question, soon. `refused`: the server asks for so many seconds of quiet."""
-        self._tasks.warm(model, refused)
+    @property
+    def pinned(self) -> set[str]:
+        """Models that are to stay in memory; who is told of a pin adds to it."""
+        return self._tasks.pinned
+
+    async def warm(self, model: str) -> None:
+        """Into memory, or to stay there, without a question. Raises ModelCallFailed."""
+        await self._tasks.warm(model)
 
     async def unload(self, model: str) -> None:
-        """Out of memory when its last call ends; what is pinned comes back with the next call. Raises ModelCallFailed."""
-        self._tasks.rests = True
+        """Out of memory when its last call ends. Raises ModelCallFailed."""
         await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
 
     async def close(self) -> None:
-        self._tasks.close()
         await self._endpoint.close()
 
 

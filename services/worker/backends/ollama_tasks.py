@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,14 +15,12 @@ from services.worker.backends.http import HttpEndpoint, batches, decode_lines, e
 from services.worker.settings import WorkerSettings
 from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.node import NodeModel
 from shared.contracts.tasks import Action, TaskProgress
 from shared.contracts.usage import Usage
-from shared.telemetry import logs
-
-log = logs.get(__name__)
 
 FOR_EVER = -1
+WARM = "5m"
+"""Of what is loaded before it is asked for, whatever calls say."""
 _HERE = ("127.0.0.1", "localhost", "::1")
 _DISK_STEP = 500_000_000
 _NOT_THERE = ("file does not exist", "pull model manifest", "invalid model name", "unauthorized")
@@ -37,42 +34,14 @@ class OllamaTasks:
     def __init__(self, endpoint: HttpEndpoint, keep_alive: str, profile: Any) -> None:
         self._endpoint, self._usual, self._profile = endpoint, keep_alive, profile
         self.pinned: set[str] = set()
-        self.rests = False
-        """Everything was unloaded at a word, or pinned models cannot be loaded: nothing comes back before it is asked for."""
-        self._restoring: asyncio.Task[None] | None = None
 
     def keep_alive(self, model: str) -> str | int:
         """What each call of the model says."""
         return FOR_EVER if model in self.pinned else self._usual
 
-    def restore(self, models: Sequence[NodeModel]) -> None:
-        """A server with nothing in memory has begun anew: what is pinned comes back. Where others have taken its room it does not: two
-        would turn each other out for ever.
-        """
-        wanted = [model.name for model in models if model.pinned]
-        busy = self.rests or (self._restoring is not None and not self._restoring.done())
-        if wanted and not busy and not any(model.resident for model in models):
-            self._restoring = asyncio.get_running_loop().create_task(self._restored(wanted))
-
-    def warm(self, model: str, refused: Callable[[float], None]) -> None:
-        """Load it, unless nothing is to come back before it is asked for. `refused`: the server asks for so many seconds of quiet."""
-        if not self.rests and (self._restoring is None or self._restoring.done()):
-            self._restoring = asyncio.get_running_loop().create_task(self._restored([model], refused))
-
-    async def _restored(self, wanted: Sequence[str], refused: Callable[[float], None] = lambda _: None) -> None:
-        try:
-            for model in wanted:
-                await self._load(model, None)
-        except ModelCallFailed as error:
-            self.rests = True
-            if error.retry_after_seconds:
-                refused(error.retry_after_seconds)
-            log.warning("model_not_loaded", reason=error.kind.value)
-
-    def close(self) -> None:
-        """Idempotent."""
-        if self._restoring is not None:
-            self._restoring.cancel()
+    async def warm(self, model: str) -> None:
+        """Into memory, or to stay there, without a question. Raises ModelCallFailed."""
+        await self._load(model, None, FOR_EVER if model in self.pinned else WARM)
 
     async def perform(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         """Its progress, then the end. Raises ModelCallFailed."""
@@ -118,9 +87,9 @@ class OllamaTasks:
         if not done:
             raise ModelCallFailed(K.BROKEN_STREAM, "the pull ended before the model was there")
 
-    async def _load(self, model: str, trace: str | None) -> None:
+    async def _load(self, model: str, trace: str | None, keep_alive: str | int | None = None) -> None:
         """Nothing is asked of it. What embeds only cannot be asked to generate nothing."""
-        body = {"model": model, "keep_alive": self.keep_alive(model), "options": self._profile(model)}
+        body = {"model": model, "keep_alive": keep_alive or self.keep_alive(model), "options": self._profile(model)}
         try:
             async with self._endpoint.post("/api/generate", body, trace):
                 pass

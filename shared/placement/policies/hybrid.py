@@ -72,6 +72,11 @@ def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen
         others = moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS + sum(moment.reserved.values())
         return seen._replace(cost=seen.cost - seen.load + seen.load / (1.0 + others))
     load, left, heat = candidate.load_seconds, 0.0, 1.0
+    if candidate.slots > 1 and len(account.resident) == 1:  # all that runs is its own, and ends first: no swap under a call
+        drain = account.empty_in(moment.now)
+        longer = max(0.0, drain - seen.wait)
+        seen = seen._replace(cost=seen.cost + longer, wait=seen.wait + longer)
+        load += drain
     for model in account.resident:
         if model in moment.wanted:
             left = max(left, QUANTUM * load - (moment.now - account.loaded_at[model]))

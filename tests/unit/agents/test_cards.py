@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.agents.cards import InvalidCard, applied, cards_of, check_card, pinned_models, prices_of, resolved
 from shared.agents.table import Declarations, UnknownCard
-from shared.contracts.agents import MOST_FALLBACKS, MOST_NAMES, ModelCard, PinnedModel
+from shared.contracts.agents import MOST_FALLBACKS, MOST_NAMES, ModelCard, PinnedModel, Team
 from shared.contracts.chat import Options
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Price
@@ -119,7 +119,7 @@ def test_whatever_was_declared_ends_and_names_no_model_twice(cards: dict[str, An
         ("new", {"model": "n", "synonyms": ("gpt-4o",)}, "gpt-4o is a name of card big"),
         ("new", {"model": "n", "synonyms": ("auto",)}, "stand for models of the cluster's choice"),
         ("new", {"model": "n", "fallbacks": ("tier:small",)}, "stand for models of the cluster's choice"),
-        ("new", {"model": "n", "quality": {"code": 1}}, "quality of what it is not for: code"),
+        ("new", {"model": "n", "quality": {"research": 1}}, "quality of what it is not for: research"),
     ],
 )
 def test_a_card_that_contradicts_itself_or_another_is_refused(name: str, fields: dict[str, Any], words: str) -> None:
@@ -131,7 +131,7 @@ def test_a_card_that_contradicts_itself_or_another_is_refused(name: str, fields:
 def test_a_job_names_no_more_cards_than_its_history_holds() -> None:
     found = table(**{f"c{number}": {"model": f"m{number}"} for number in range(MOST_NAMES + 1)})
     with pytest.raises(InvalidInput, match="at most 64"):
-        pinned_models(cards_of(found), [f"c{number}" for number in range(MOST_NAMES + 1)], "chat")
+        pinned_models(cards_of(found), [[f"c{number}" for number in range(MOST_NAMES + 1)]], "chat")
 
 
 def test_a_request_has_what_its_names_stand_for() -> None:
@@ -146,7 +146,7 @@ def test_a_request_has_what_its_names_stand_for() -> None:
     )
     plain = applied(StepRequest(model="gpt-4o", options=Options(temperature=0.9)), [pinned])
     assert (plain.model, plain.fallback_models, plain.options) == ("a:1", ("b:1",), Options(temperature=0.9, stop=("x",)))
-    assert prices_of(plain, [pinned]) == {"a:1": price}
+    assert prices_of(plain, Team(models=(pinned,))) == {"a:1": price}
     own = applied(StepRequest(model="gpt-4o", fallback_models=("c:1", "gpt-4o", "c:1")), [pinned])
     assert own.fallback_models == ("c:1",)
     behind = applied(StepRequest(model="c:1", fallback_models=("gpt-4o",)), [pinned])

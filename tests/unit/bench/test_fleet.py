@@ -12,8 +12,9 @@ from infra.lab.fleet import live
 from infra.lab.fleet.machine import Call, Machine
 from infra.lab.fleet.play import Play
 from infra.lab.fleet.scenarios import machines, one_place, peer, stretch, trace
-from infra.lab.fleet.spec import Change, Fleet, Request, requests
+from infra.lab.fleet.spec import Arrival, Change, Fleet, Request, mixed, requests
 from infra.lab.fleet.timeline import Timeline
+from infra.lab.fleet.worker import Worker
 from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
 
 
@@ -68,6 +69,24 @@ def test_steps_of_a_model_run_together() -> None:
     """A B A A C A B C on one place: three loads."""
     assert one_place("hybrid", 0)["loads"] == 3
     assert one_place("least_active", 0)["loads"] > 3
+
+
+def blocked(seed: int, names: str, most_models: int) -> tuple[int, float]:
+    """How often a load waited at a machine for calls of a model that had to leave; the longest first token."""
+    requests = mixed([Arrival(number / 2, 100, 60) for number in range(150)], names, seed)
+    played = Play(machines((4, 4), names, most_models=most_models, slots=3), requests, policy="hybrid", seed=seed).run()
+    return sum(worker.machine.blocked for worker in played.workers), max(one.first_seconds for one in played.told)
+
+
+@pytest.mark.parametrize(("names", "most_models"), [("abc", 1), ("abcdef", 2)])
+def test_no_load_begins_while_a_call_runs_of_what_it_puts_out(names: str, most_models: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody waits for ever. A worker that does not look (the planted fault) makes machines wait."""
+    ours = [blocked(seed, names, most_models) for seed in range(3)]
+    assert [times for times, _ in ours] == [0, 0, 0]
+    monkeypatch.setattr(Worker, "_begins", lambda *_: True)
+    planted = [blocked(seed, names, most_models) for seed in range(3)]
+    assert all(times > 0 for times, _ in planted)
+    assert sum(longest for _, longest in ours) <= sum(longest for _, longest in planted) + 30
 
 
 @pytest.mark.parametrize("what", ["dies", "vanishes"])

@@ -38,9 +38,10 @@ def tutti(*arguments: str) -> Result:
 
 def test_put_declares_all_limits(asked: list[tuple[str, str, Any]]) -> None:
     """Caps of single jobs go below `job`."""
-    result = tutti("put", "acme", "--calls", "100", "--cost", "1.5", "--job-calls", "5")
+    result = tutti("put", "acme", "--calls", "100", "--cost", "1.5", "--job-calls", "5", "--no-choice")
     assert result.exit_code == 0, result.output
-    assert asked == [("PUT", "/v1/tenants/acme", {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}, "policies": []})]
+    own = {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}, "policies": [], "choice": False}
+    assert asked == [("PUT", "/v1/tenants/acme", own)]
 
 
 def test_put_declares_policies(asked: list[tuple[str, str, Any]], tmp_path: Path) -> None:

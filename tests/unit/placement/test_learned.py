@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.worker.backends.base import Completion
-from services.worker.learning import Line
 from services.worker.round_trip import RoundTrip
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.node import NodeModel
+from shared.contracts.step import Length, StepRequest
 from shared.contracts.usage import Timings, Usage
 from shared.scheduling import lengths
-from shared.scheduling.lengths import AnswerLengths
+from shared.scheduling.lengths import AnswerLengths, PromptLengths
+from shared.scheduling.line import Line
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -116,3 +117,44 @@ def test_lengths_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen._seen) <= 10
     seen.learn("t", "chat", "m", 10**9)
     assert seen.likely("t99", "chat", "m") is not None
+
+
+def test_what_a_tokenizer_makes_of_prompts_is_learned_from_calls() -> None:
+    """Five letters of English a token, two tokens a sign of Chinese, eight of the template; where nothing was seen, by bytes."""
+    prompts, random = PromptLengths(), Random(1)
+
+    def english(characters: int) -> Length:
+        return Length(characters, characters, True)
+
+    def chinese(characters: int) -> Length:
+        return Length(characters, 3 * characters, True)
+
+    assert (prompts.likely("m", english(400)), prompts.likely("m", chinese(400))) == (101, 301)
+    for _ in range(100):
+        characters = random.randrange(40, 4_000)
+        prompts.learn("m", english(characters), 8 + characters // 5)
+        prompts.learn("m", chinese(characters), 8 + characters * 2)
+    for characters in (100, 1_000, 3_000):
+        assert prompts.likely("m", english(characters)) == pytest.approx(8 + characters / 5, rel=0.05, abs=4)
+        assert prompts.likely("m", chinese(characters)) == pytest.approx(8 + characters * 2, rel=0.05, abs=4)
+    assert prompts.likely("other", english(400)) == 101
+
+
+def test_what_is_learned_of_prompts_is_bounded() -> None:
+    """By a usual estimate, whatever an endpoint reports; and in models."""
+    prompts = PromptLengths()
+    for number in range(lengths.MOST_MODELS + 10):
+        for _ in range(4):
+            prompts.learn(f"m{number}", Length(400, 400, True), 1 if number % 2 else 10**9)
+    assert prompts.likely("m1", Length(400, 400, True)) == 101, "it is forgotten"
+    assert prompts.likely("m501", Length(400, 400, True)) == 25
+    assert prompts.likely("m500", Length(400, 400, True)) == 4 * 101 + 1_000
+
+
+def test_a_steps_length_is_that_of_all_its_words() -> None:
+    """Of pictures and tools a model reads more than is counted: nothing is learned from them."""
+    messages = (ChatMessage(role="user", content="grüß"), ChatMessage(role="assistant", content="x"))
+    assert StepRequest(messages=messages).length() == (5, 7, True)
+    assert StepRequest(prompt="ab", texts=("c", "d")).length() == (4, 4, True)
+    assert StepRequest(messages=(ChatMessage(role="user", content="a", images=("aGk=",)),)).length() == (1, 1, False)
+    assert StepRequest(prompt="a", tools=({"type": "function"},)).length().bare is False

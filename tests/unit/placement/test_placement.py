@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from services.router.settings import RouterSettings
 from services.router.unplaced import Leaves, decide
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Needs
 from shared.contracts.node import Node
 from shared.placement.choosing import Placement
 from shared.placement.demand import demand_of
-from shared.placement.filters import Unplaceable
+from shared.placement.filters import Unplaceable, seen_models
 from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
-from tests.support.routing import credit, node, step
+from tests.support.routing import MODEL, credit, node, step, view
 
 POLICY = RouterSettings()
 
@@ -136,3 +137,38 @@ def test_a_node_that_is_silent_for_long_is_known_until_it_leaves() -> None:
     registry.on_gone("gone")
     registry.on_node(node("asleep"), 400.0)
     assert [known.id for known in registry.known()] == ["asleep"] == [known.id for known in registry]
+
+
+def test_preferred_tags_count_where_a_live_node_has_them() -> None:
+    """All of them, and the model; else any node will do."""
+    wanted = demand_of(step(needs=Needs(prefers=("gpu", "eu"))))
+    plain, near, other = node("n1"), node("n2", mailbox=1, tags=("eu", "gpu")), node("n3", mailbox=2, tags=("eu", "gpu"), models=())
+
+    def found(*nodes: Node) -> list[str]:
+        known = placement(*nodes)
+        for one in nodes:
+            known.ledger.on_credits(credit(one.id, mailbox=one.mailbox), 0.0)
+        candidates = known.candidates(wanted)
+        assert not isinstance(candidates, Unplaceable)
+        return [candidate.node for candidate in candidates]
+
+    assert found(plain, near, other) == ["n2"]
+    assert found(plain, other) == ["n1"]
+
+
+def test_what_nodes_tell_of_a_model_is_told_together() -> None:
+    """The best state and speed, the largest window, what any can; not of nodes or models that take nothing."""
+    slow = MODEL.changed(name="small:1b", decode_tokens_per_second=5.0, window=2048, abilities={"vision": False, "tools": False})
+    fast = MODEL.changed(decode_tokens_per_second=50.0, resident=True, abilities={"tools": True})
+    views = [
+        view(node("n1", models=(slow, MODEL.changed(name="other")))),
+        view(node("n2", models=(fast,)), credit("n2", running=1)),
+        view(node("n3", models=(MODEL.changed(name="gone", broken=True), MODEL.changed(name="third"))), credit("n3")),
+        view(node("n4", models=(MODEL.changed(name="drained"),), draining=True)),
+    ]
+    seen = seen_models(views)
+    assert seen.keys() == {"small:1b", "other:latest", "third:latest"}
+    small = seen["small:1b"]
+    assert (small.state, small.speed, small.window, small.abilities) == ("busy", 50.0, 8192, {"vision": False, "tools": True})
+    assert seen["other:latest"].state == "cold"
+    assert seen_models([*views[:1], view(node("n2", models=(fast,)))])["small:1b"].state == "free"

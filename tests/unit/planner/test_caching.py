@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from services.planner.round import Fill, Given, Round, version_of
 from services.planner.state.caching import CachePolicy, eligible, fingerprint, meaning_of, sharers
 from services.planner.state.policy import Policy
+from shared.contracts.agents import RatedModel
 from shared.contracts.blob import BlobRef
 from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import CacheAbandoned, CacheControl, CacheFill, TenantCache
@@ -203,6 +204,9 @@ class Places:
 
     def room_elsewhere(self, step: Step) -> bool:
         return False
+
+    def models(self) -> dict[str, RatedModel]:
+        return {}
 
     def digest(self, model: str) -> str | None:
         return self.there

@@ -14,6 +14,7 @@ from services.planner.round import Disown, Given, StopAnywhere
 from services.planner.state.admission import accept
 from services.planner.state.hedging import MOST_KEPT, SLOW, Durations, Hedging
 from services.planner.state.policy import Policy
+from shared.contracts.agents import RatedModel
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.event import AttemptFailed
@@ -34,6 +35,9 @@ class Nodes:
 
     def give(self, step: Step) -> Given | None:
         return None
+
+    def models(self) -> dict[str, RatedModel]:
+        return {}
 
     def digest(self, model: str) -> str | None:
         return None

@@ -19,6 +19,7 @@ from shared.contracts.result import Status
 from shared.contracts.step import StepRequest
 from shared.patterns.context import Context, StepError
 from shared.patterns.port import Pattern
+from shared.scheduling.lengths import PromptLengths
 from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, last, published, succeeded, two_steps
 
@@ -116,7 +117,7 @@ def test_open_steps_hold_their_reservation(use: Any) -> None:
         return Answer(text="both")
 
     use(two_at_once)
-    one = estimate_tokens(StepRequest(prompt="q0"))
+    one = estimated(StepRequest(prompt="q0"))
     desk = Desk()
     [result] = published(desk.submit(prompt="q", pattern="test", limits={"tokens": 2 * one - 1}))
     assert result.answer.text == f"the job's limit of {2 * one - 1} tokens is reached"
@@ -204,11 +205,16 @@ def test_a_sleep_costs_nothing(use: Any, seconds: float) -> None:
     assert (published(round_)[0].answer.text, published(round_)[0].steps) == ("awake", 0)
 
 
+def estimated(request: StepRequest) -> int:
+    return estimate_tokens(request, request.length(), PromptLengths())
+
+
 def test_estimates() -> None:
-    """Four characters a token, plus what the answer may have; an embedding has no answer text."""
-    assert estimate_tokens(StepRequest(prompt="x" * 40)) == 11 + 256
-    assert estimate_tokens(StepRequest(prompt="x" * 40, options=Options(max_tokens=9))) == 11 + 9
-    assert estimate_tokens(StepRequest(texts=("x" * 40, "y" * 40))) == 21
+    """Four bytes a token, plus what the answer may have; an embedding has no answer text."""
+    assert estimated(StepRequest(prompt="x" * 40)) == 11 + 256
+    assert estimated(StepRequest(prompt="我" * 40)) == 31 + 256
+    assert estimated(StepRequest(prompt="x" * 40, options=Options(max_tokens=9))) == 11 + 9
+    assert estimated(StepRequest(texts=("x" * 40, "y" * 40))) == 21
 
 
 def test_what_a_job_leaves_out_is_filled() -> None:

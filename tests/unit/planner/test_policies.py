@@ -11,6 +11,7 @@ import pytest
 
 from services.planner.round import EndTurn, Round
 from services.planner.state.policy import Policy
+from shared.agents.beliefs import Judgement
 from shared.contracts.base import PriorityClass
 from shared.contracts.blob import BlobRef
 from shared.contracts.budget import TenantLimits
@@ -43,6 +44,7 @@ class Played:
     models: list[Step] = field(default_factory=list)
     judged: list[Step] = field(default_factory=list)
     round: Round | None = None
+    said: tuple[Judgement, ...] = ()
 
 
 def text_of(step: Step) -> str:
@@ -55,7 +57,7 @@ def play(tenants: dict[str, TenantLimits], model: Callable[[Step], str], *, dies
     round_ = desk.submit(**(job or {"prompt": "q"}))
     for _ in range(60):
         if results := published(round_):
-            played.result, played.round = results[0], round_
+            played.result, played.round, played.said = results[0], round_, desk.job.run.context.said
             return played
         if dies:
             round_ = desk.take_over()
@@ -65,7 +67,7 @@ def play(tenants: dict[str, TenantLimits], model: Callable[[Step], str], *, dies
             fields = {"job": step.job, "step": step.id, "attempt": step.attempt}
             if not step.is_critique:
                 played.models.append(step)
-                outcomes.append(StepSucceeded(**fields, answer=Answer(text=model(step)), usage=ONE_CALL))
+                outcomes.append(StepSucceeded(**fields, answer=Answer(text=model(step), model="m:1"), usage=ONE_CALL))
             elif critic:
                 assert step.critique is not None
                 played.judged.append(step)
@@ -237,8 +239,10 @@ def test_a_judge_is_asked_once_the_checks_have_passed() -> None:
         played = play(tenants, partial(_judging, said))
         assert played.result.status is status
         assert [step.agent for step in played.models] == ["chat", "critic"]
+        assert [each.good for each in played.said] == [score == 5]
     played = play(tenants, lambda _: "fine words")
     assert played.result.failure.kind is FailureKind.UNCHECKED
+    assert played.said == ()
 
 
 def test_a_stream_that_cannot_be_checked_while_it_leaves_is_held() -> None:

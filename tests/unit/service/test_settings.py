@@ -15,8 +15,9 @@ from services.planner.state.policy import Policy
 from services.router.settings import RouterSettings
 from services.worker.app import build
 from services.worker.settings import WorkerSettings
+from shared.agents.beliefs import Beliefs
 from shared.agents.table import Declarations
-from shared.scheduling.lengths import AnswerLengths
+from shared.scheduling.lengths import AnswerLengths, PromptLengths
 from shared.service import main
 from shared.service.configuration import problems
 from shared.service.lifecycle import EXIT_SETTINGS
@@ -102,7 +103,7 @@ def test_a_hosts_name_becomes_a_node_id(host: str, monkeypatch: pytest.MonkeyPat
 
 def test_every_field_of_the_policy_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """What decisions and docstrings name as a number to change is a setting; the defaults agree."""
-    learned: dict[str, Any] = {"declared": Declarations(), "lengths": AnswerLengths()}
+    learned: dict[str, Any] = {"declared": Declarations(), "lengths": AnswerLengths(), "prompts": PromptLengths(), "beliefs": Beliefs()}
     assert replace(PlannerSettings().policy(), **learned) == replace(Policy(), **learned)
     names = {"settled_memory_count": 7, "settled_memory_seconds": 8.0, "cancel_guesses": 9, "cancel_seconds": 10.0}
     names |= {"cancelled_delays": 11, "followers": 12, "stream_position_seconds": 13.0}

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
-from services.worker.backends.batching import BatchingBackend
+from services.worker.backends.batching import LEAST_CHARACTERS, MOST_CHARACTERS, BatchBound, BatchingBackend
 from shared.clock import LoopClock
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.failure import FailureKind
@@ -121,3 +124,48 @@ def test_what_waits_for_the_one_slot_rides_along() -> None:
             assert max(inner.sizes) > 10
 
     play(scenario)
+
+
+class Reader(Embedder):
+    """A call takes a tenth of a second, and a millisecond for each character."""
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        self.calls.append(call)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        await LoopClock().sleep(0.1 + sum(map(len, call.step.texts)) / 1e4)
+        self.running -= 1
+        yield Completion(Answer(embeddings=tuple((1.0,) for _ in call.step.texts)), Usage(calls=1))
+
+
+def test_the_size_of_a_call_is_found_by_how_long_it_takes() -> None:
+    """Calls grow to what may be read in that time, are halved beyond, one at a time of one slot: five times as many as alone."""
+
+    async def embedded(longest: float) -> tuple[Reader, float]:
+        inner = Reader()
+        backend = BatchingBackend(inner, LoopClock(), delay_seconds=0.003, most_texts=256, longest_seconds=longest)
+        began = LoopClock().monotonic()
+        for wave in range(30):
+            await asyncio.gather(*(ask(backend, embed(64 * wave + number, "x" * 100)) for number in range(64)))
+        return inner, (LoopClock().monotonic() - began) / (30 * 64)
+
+    async def scenario() -> None:
+        inner, seconds = await embedded(0.5)
+        late = [sum(map(len, call.step.texts)) for call in inner.calls[len(inner.calls) // 2 :]]
+        assert 2_000 <= sum(late) / len(late) <= 4_500  # half a second would be 4,000
+        assert inner.most_running == 1
+        grown, more = await embedded(5.0)
+        assert max(sum(map(len, call.step.texts)) for call in grown.calls) == 6_400
+        assert more < seconds < 0.11 / 5
+
+    virtual_loop.run(scenario())
+
+
+@given(st.lists(st.tuples(st.integers(1, 1 << 22), st.floats(0, 10)), max_size=50))
+def test_the_bound_of_a_call_is_bounded(drawn: list[tuple[int, float]]) -> None:
+    bound = BatchBound(1.0)
+    for characters, seconds in drawn:
+        before = bound.characters
+        bound.took(characters, seconds)
+        assert LEAST_CHARACTERS <= bound.characters <= MOST_CHARACTERS
+        assert seconds <= 1.0 or bound.characters <= before

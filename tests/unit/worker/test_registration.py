@@ -11,7 +11,7 @@ from services.worker.speeds import Speeds
 from services.worker.warming import WarmModels
 from services.worker.wiring import WorkerContext
 from shared.clock import ManualClock
-from shared.contracts.node import NodeModel
+from shared.contracts.node import HOURS, NodeModel
 from shared.topics import Topics
 
 
@@ -20,10 +20,7 @@ class Endpoint(InProcessBackend):
 
     def __init__(self) -> None:
         super().__init__(("a", "b", "c"))
-        self.loaded, self.warmed = {"a"}, list[str]()
-
-    def warm(self, model: str, _: object) -> None:
-        self.warmed.append(model)
+        self.loaded = {"a"}
 
     async def models(self) -> tuple[NodeModel, ...]:
         return tuple(NodeModel(name=name, resident=name in self.loaded) for name in "abc")
@@ -67,6 +64,16 @@ def test_the_endpoint_has_the_last_word() -> None:
     assert found.resident == ("c",)
 
 
+def test_no_load_puts_out_what_runs() -> None:
+    """One may begin that is there, that runs, or that has a place beside what runs, whatever else is in memory."""
+    _, one = registered(1)
+    assert [one.holds(model, running) for model, running in (("a", {"b"}), ("b", {"b"}), ("b", set()), ("b", {"c"}))] == [
+        True, True, True, False,
+    ]  # fmt: skip
+    assert registered(2)[1].holds("b", {"c"})
+    assert registered(None)[1].holds("b", set("cdefg"))  # nobody has said how many there are
+
+
 def test_names_that_the_node_does_not_have_are_not_kept() -> None:
     """Callers choose them."""
     _, found = registered(1)
@@ -76,37 +83,18 @@ def test_names_that_the_node_does_not_have_are_not_kept() -> None:
     assert not found._used
 
 
-def test_what_is_likely_to_be_asked_for_is_loaded_before() -> None:
-    """Once nothing is in memory any more; not while the node takes no steps, and not what is asked for now and then."""
-    endpoint, found = registered(None)
-    endpoint.loaded.clear()
-    found.uses("b")
-    found.answers("b")
-    asyncio.run(found.refresh())
-    assert endpoint.warmed == []  # once is not often
-    for _ in range(3):
-        found.uses("b")
-        found.answers("b")
-    found.may_warm = lambda: False
-    asyncio.run(found.refresh())
-    found.may_warm = lambda: True
-    endpoint.loaded = {"a"}
-    asyncio.run(found.refresh())
-    assert endpoint.warmed == []
-    endpoint.loaded.clear()
-    asyncio.run(found.refresh())
-    assert endpoint.warmed == ["b"]
-
-
 def test_the_hour_of_the_day_is_learned() -> None:
-    """What is asked for at nine is there at nine the next days; what was not for weeks is forgotten, and so is a model that has gone."""
+    """What is asked for at nine is told for nine the next days; what was not for weeks is forgotten, and so is a model that has gone."""
     day, nine = 86_400, 9 * 3_600
     seen = WarmModels()
     for when in (0, day):
         for minute in range(20):
             seen.asked("a", when + nine + 60 * minute)
-    assert seen.likely(["a"], 2 * day + nine + 5) == "a"
-    assert seen.likely(["a"], 2 * day + nine + 7_200) is None
-    assert seen.likely(["a"], 30 * day + nine) is None
-    assert seen.likely([], 2 * day + nine + 5) is None
-    assert seen.likely(["a"], 2 * day + nine + 5) is None
+    assert seen.told(["a"], 2 * day)["a"][9] == 15  # half of the last day, and a quarter of the one before
+    assert seen.used("a", day + nine + 1_500)
+    assert not seen.used("a", day + nine + 7_200)
+    other = WarmModels()
+    other.adopt([seen.told(["a"], 2 * day), {"a": (3,) * HOURS, "b": (1,) * HOURS}], 2 * day)
+    assert [other.told("ab", 2 * day)[model][9] for model in "ab"] == [9, 1]
+    assert seen.told(["a"], 30 * day) == {}
+    assert seen.told([], 30 * day) == {}

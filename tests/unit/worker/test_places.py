@@ -1,0 +1,97 @@
+"""The whole worker with an endpoint that has one place: no load begins while a call runs of the model that it would put out. How well its
+starts are foreseen is measured.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY
+
+from services.worker.attempt import Attempt
+from services.worker.backends.base import BackendProbe
+from services.worker.inbox import GROUP_SECONDS, Inbox
+from shared.contracts import headers
+from shared.contracts.base import ClaimId
+from shared.contracts.node import NodeModel
+from shared.contracts.outcome import StepSucceeded
+from tests.unit.worker.scripted_backend import Script, ScriptedBackend
+from tests.unit.worker.world import NODE, World, play, step
+
+
+class OnePlace(ScriptedBackend):
+    """It manages its models; the last one that was asked is in memory."""
+
+    async def probe(self) -> BackendProbe:
+        return BackendProbe(version="0.34.0", manages=True)
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        last = self.calls[-1].model if self.calls else "small"
+        return tuple(NodeModel(name=name, resident=name == last) for name in self.known)
+
+
+def test_a_swap_waits_for_what_runs() -> None:
+    """A B A, three slots: the second A goes before B, B waits for both, and no place is offered meanwhile."""
+
+    async def scenario(world: World) -> None:
+        backend = OnePlace(Script(pause=1.0))
+        async with world.worker(backend, slots=3, most_models=1):
+            world.presence("r")
+            world.route(step(1))
+            await world.until(lambda: backend.running == 1)
+            world.route(step(2, model="other"), step(3))
+            await world.until(lambda: backend.running == 2)
+            await world.until(lambda: world.credits()[-1].running == 2)
+            assert world.credits()[-1].offers.get("r", 0) == 0
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 3)
+            assert [(call.step.job, call.model) for call in backend.calls] == [("j1", "small"), ("j3", "small"), ("j2", "other")]
+            assert backend.most_running == 2
+
+    play(scenario)
+
+
+def test_how_wrong_a_start_was_foreseen_is_measured() -> None:
+    """By what the choice has said, where it has; a second was foreseen, and it took two."""
+
+    def measured() -> tuple[float, float]:
+        told = [REGISTRY.get_sample_value(f"tutti_start_error_{what}", {"priority_class": "standard"}) or 0.0 for what in ("count", "sum")]
+        return told[0], told[1]
+
+    async def scenario(world: World) -> None:
+        before = measured()
+        async with world.worker(ScriptedBackend(Script(pause=2.0))):
+            why = b'{"policy":"hybrid","node":"node-1","model":"small","load":0.5,"read":0.5}'
+            for number, said in enumerate((why, b"odd", None)):
+                more = () if said is None else ((headers.WHY, said),)
+                head = (*headers.envelope("step"), (headers.NODE, NODE.encode()), *more)
+                world.write(world.topics.work("chat"), 0, step(number).to_bytes(), head)
+                await world.until(lambda: len(world.outcomes(StepSucceeded)) == number + 1)  # noqa: B023 - it is asked at once
+        count, total = measured()
+        assert count - before[0] == 1
+        assert 0.49 < total - before[1] < 0.51
+
+    play(scenario)
+
+
+def test_a_model_that_would_put_out_a_running_one_waits() -> None:
+    """Others of the model that runs go before it for a second; then nothing does, until it may begin or is taken out."""
+    inbox, begins = Inbox(10), {"a"}
+
+    def pushed(number: int, model: str, at: float) -> Attempt:
+        attempt = Attempt(step(number, model=model), ClaimId(str(number)), None, at)
+        inbox.push(attempt)
+        return attempt
+
+    def popped(now: float) -> str | None:
+        found = inbox.pop("a", now, lambda attempt: attempt.step.model in begins)
+        return found.claim if found else None
+
+    for number, model in enumerate("baa"):
+        pushed(number, model, 0.1 * number)
+    assert (popped(0.5), inbox.blocked) == ("1", False)
+    assert (popped(GROUP_SECONDS), inbox.blocked) == (None, True)  # no places are offered meanwhile
+    begins.add("b")
+    assert (popped(2.0), popped(2.0), inbox.blocked) == ("0", "2", False)
+    begins.remove("b")
+    again = pushed(4, "b", 2.0)
+    assert popped(4.0) is None
+    assert inbox.remove(again)
+    assert not inbox.blocked
