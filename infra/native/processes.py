@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,17 +191,29 @@ class Daemon:
 
     def stop(self, grace_seconds: float) -> bool:
         """SIGTERM, and SIGKILL to what is left after `grace_seconds`. Returns whether it ended by itself. Nothing running is fine."""
+        group = self._group()
         self.signal(signal.SIGTERM)
         in_order = wait_until(lambda: self.pid() is None, grace_seconds, every_seconds=0.05)
         if not in_order:
             self.kill()
+        _end(group)
         self.pid_file.unlink(missing_ok=True)
         return in_order
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, to what it has started too (a model server's runners outlive it), and wait until it is gone."""
+        group = self._group()
         self.signal(signal.SIGKILL)
         wait_until(lambda: self.pid() is None, KILL_SECONDS, every_seconds=0.02)
+        _end(group)
+
+    def _group(self) -> int | None:
+        """The process group that it leads, in the session that it was started in."""
+        pid = self.pid()
+        try:
+            return pid if pid is not None and os.getpgid(pid) == pid else None
+        except ProcessLookupError:
+            return None
 
     def _said(self) -> str:
         """The end of what it wrote since it was started here."""
@@ -217,3 +230,10 @@ class Daemon:
             return StartFailed(f"{self.name}: {what}: {full}")
         end = tail(self.log)
         return StartFailed(f"{self.name}: {what}; its log {self.log} ends:\n{end}" if end else f"{self.name}: {what}; {self.log} is empty")
+
+
+def _end(group: int | None) -> None:
+    """Whatever is left of it."""
+    if group is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,21 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert pid is not None
     assert not it.stop(0.2)
     assert identity(pid) is None
+
+
+@pytest.mark.parametrize("end", [lambda it: it.stop(5), lambda it: it.kill()], ids=["stop", "kill"])
+def test_what_it_has_started_ends_with_it(tmp_path: Path, end: Callable[[Daemon], object]) -> None:
+    """As a model server's runners, which outlive a server that is killed."""
+    it = daemon(
+        tmp_path,
+        f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {OBEDIENT!r}]).pid, flush=True); time.sleep(60)",
+    )
+    it.start()
+    assert wait_until(lambda: "ready" in it.log.read_text(), 10, every_seconds=0.01)
+    runner = int(it.log.read_text().split()[0])
+    assert identity(runner) is not None
+    end(it)
+    assert wait_until(lambda: identity(runner) is None, 5, every_seconds=0.01)
 
 
 def test_a_reused_pid_is_not_taken_for_the_daemon(tmp_path: Path) -> None:
