@@ -46,7 +46,9 @@ class OidcSettings(BaseSettings):
     model_config = of_service("oidc")
 
     issuer: Sentence = ""
+    """As its tokens name it; empty: no such tokens are taken."""
     audience: Sentence = ""
+    """Tokens must be for this."""
     jwks: Sentence = ""
     """The issuer's keys: a file, which may be replaced, or an https address."""
     ca_file: Sentence = ""
@@ -56,6 +58,7 @@ class OidcSettings(BaseSettings):
     leeway_seconds: Seconds = Field(default=30.0, le=600)
     """By so much the issuer's clock may differ from ours."""
     tenant_claim: Label = "tenant"
+    """Whose jobs these are."""
     role_claim: Label = "role"
     """A role, or a list of which the highest counts; other words in it are passed over."""
     classes_claim: Label = "classes"

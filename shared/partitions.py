@@ -21,17 +21,25 @@ class TopicSettings(BaseModel):
     """Partition counts and replication; the same for every process of a cluster."""
 
     prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$", max_length=41)
+    """Before the name of each topic: several clusters on one Kafka."""
     home_partitions: Partitions = 6
+    """Of jobs, outcomes, events: so many planners can share the work. Never changed once there are jobs."""
     steps_partitions: Partitions = 2
     """Of `chat` and `embed`: upper bound of routers that share one and a class. Every fetch of a router pays for each (decision 0034)."""
     agent_steps_partitions: Partitions = 1
     """Of every other capability (decision 0037). Both may grow."""
     work_partitions: Partitions = 16
+    """Mailboxes, one a node: as many as nodes there may ever be at once; may grow."""
     replies_partitions: Partitions = 16
+    """Ingresses beyond them share one, and read what is for the others."""
     other_partitions: Partitions = 6
+    """Of every other topic."""
     replication: int = Field(default=1, ge=1, le=100)
+    """Copies of each record, 3 where nothing may be lost."""
     min_insync_replicas: int = Field(default=1, ge=1, le=100)
+    """Copies that must be written before a record is acknowledged: 2 of 3."""
     capabilities: tuple[Capability, ...] = Field(default=("chat", "embed", *AGENTS, TOOLS), min_length=1, max_length=100)
+    """What steps may ask of nodes: three topics each."""
     reply_topics: tuple[ReplyTopics, ...] = Field(default=("replies", "replies.*"), max_length=100)
     """Topics that a reply may go to; a trailing `*` matches any ending."""
 

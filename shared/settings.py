@@ -18,9 +18,11 @@ class DeadLetterCapSettings(BaseModel):
     """A partition of which more than `share` of the last `window` records, and at least `at_least`, were dead-lettered is stopped."""
 
     share: float = Field(default=0.5, gt=0, le=1)
-    """1: never."""
+    """Of the window; of more the partition is stopped. 1: never."""
     window: Ordinal = 1_000
+    """Records that are looked back at."""
     at_least: Ordinal = 200
+    """Fewer dead letters stop nothing."""
 
 
 class SealingSettings(BaseModel):
@@ -44,24 +46,32 @@ class KafkaSettings(BaseSettings):
     kafka_compression: Literal["none", "lz4"] = "none"
     """Of what is produced. Small batches gain little and pay with CPU and latency; lz4 is for thin networks (decision 0002)."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How brokers are spoken to: TLS or not, with a name or without."""
     kafka_ca_file: Sentence = ""
     """Authorities that the brokers' certificates are checked by, PEM; empty: the machine's own."""
     kafka_cert_file: Sentence = ""
+    """This client's own certificate, where the brokers ask for one: PEM."""
     kafka_key_file: Sentence = ""
-    """This client's own certificate and its key, where the brokers ask for one."""
+    """Its key."""
     kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    """How the password is proven; PLAIN shows it to the broker."""
     kafka_sasl_username: Sentence = ""
+    """This process's name at the broker."""
     kafka_sasl_password: Secret[Sentence] = Secret("")
+    """Better in a file: an environment is seen by whoever may look at the process."""
     kafka_sasl_password_file: Sentence = ""
     """Instead of the variable: a file that holds the password and nothing else."""
     sealing: SealingSettings = SealingSettings()
+    """Bodies at rest (`shared/sealing`)."""
 
 
 class ClusterSettings(KafkaSettings):
     """Base of each service's settings."""
 
     topics: TopicSettings = TopicSettings()
+    """Names and numbers of topics: the same for every process of a cluster."""
     dead_letter_cap: DeadLetterCapSettings = DeadLetterCapSettings()
+    """When too much of a partition is no good."""
     patterns: Sentence = ""
     """Folder of an operator's own patterns, for planner and ingress: each file is run as code, every Pattern in it is offered."""
     instance: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
@@ -73,6 +83,7 @@ class ClusterSettings(KafkaSettings):
     host: Label = "127.0.0.1"
     """Address that the health, metrics and API server listens on."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least weight of what is logged."""
     grace_seconds: PositiveSeconds = 30.0
     """Between SIGTERM and giving up on work in progress."""
 

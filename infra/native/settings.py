@@ -25,12 +25,17 @@ class NativeSettings(KafkaSettings):
     kafka_servers: str = ""
     """A broker that runs elsewhere: then none is started here."""
     kafka_port: int = Field(default=19092, ge=1, le=65_535)
+    """Of the broker that is started here."""
     kafka_controller_port: int = Field(default=19093, ge=1, le=65_535)
+    """Of its own controller."""
     redis_port: int = Field(default=16379, ge=1, le=65_535)
+    """Of the Redis that keeps status and limits."""
     redis_cache_port: int = Field(default=16380, ge=1, le=65_535)
+    """Of the Redis that the cache may evict from."""
     cache_store: str = Field(default="", validation_alias="TUTTI_CACHE__STORE")
     """An evicting Redis that runs elsewhere: then none is started here."""
     mongo_port: int = Field(default=17017, ge=1, le=65_535)
+    """Of MongoDB, or its stand-in."""
     sink_store: str = Field(default="", validation_alias="TUTTI_SINK__STORE")
     """A MongoDB that runs elsewhere: then none is started here."""
     ingress_url: str = Field(default="", validation_alias="TUTTI_SINK__INGRESS_URL")
@@ -43,6 +48,7 @@ class NativeSettings(KafkaSettings):
     kafka_open_host: Label = ""
     """An address of this machine at which others may use Kafka, too. Nobody is asked who he is there: for a network of your own only."""
     kafka_open_port: int = Field(default=19_094, ge=1, le=65_535)
+    """Of the listener for other machines."""
     mdns_interfaces: Label = ""
     """Addresses of the interfaces for announcing and finding clusters, comma-separated; all when empty."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from infra.dashboards import boards
-from infra.schemas import chart
+from infra.schemas import chart, settings
 from infra.schemas.asyncapi import document
 from infra.schemas.messages import messages, schema
 from infra.schemas.readme import generated
@@ -29,6 +29,7 @@ def render(root: Path) -> dict[str, str]:
     files["schemas/asyncapi.yaml"] = yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=140)
     files["schemas/topics.json"] = _json(_topics())
     files["schemas/metrics.md"] = _metrics()
+    files[settings.PATH] = settings.page()
     files["README.md"] = generated((root / "README.md").read_text(encoding="utf-8"), root)
     files[chart.PATH] = chart.generated((root / chart.PATH).read_text(encoding="utf-8"))
     return files

@@ -22,6 +22,7 @@ class CacheSettings(BaseSettings):
     keys_file: Sentence = Field(default="", validation_alias=AliasChoices("TUTTI_CACHE__KEYS_FILE", "TUTTI_INGRESS__KEYS_FILE"))
     """API keys (`shared/access.py`), the ingress's own file unless another is named."""
     store_connections: Ordinal = 8
+    """Of this instance to the store."""
     store_timeout_seconds: PositiveSeconds = 0.015
     """Of one call; a planner waits 0.02 s. A store that is slower counts as away."""
     store_pause_seconds: PositiveSeconds = 1.0
@@ -37,6 +38,7 @@ class CacheSettings(BaseSettings):
     held_bytes: Ordinal = 1_048_576
     """Read ahead of each partition; above this it is paused."""
     commit_seconds: PositiveSeconds = 1.0
+    """Between two commits of positions: what is looked up again after a crash."""
     embedder: Literal["", "cluster", "local"] = ""
     """Of questions: a node's model, or one in this process. Empty: no semantic lookups."""
     embedder_model: ModelName = "all-minilm"

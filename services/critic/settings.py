@@ -16,6 +16,8 @@ class CriticSettings(BaseSettings):
     open_critiques: Ordinal = 64
     """Of one partition, begun and not answered: those that wait for a blob hold up no others."""
     held_records: Ordinal = 512
+    """Read ahead of each partition; whichever of the two is reached first."""
     held_bytes: Ordinal = 1_048_576
-    """Read ahead of each partition; above this it is paused."""
+    """The same in bytes; above it the partition is paused."""
     commit_seconds: PositiveSeconds = 0.25
+    """Between two commits of positions: what is judged again after a crash, for nothing."""

@@ -31,6 +31,7 @@ class CallbackSettings(BaseModel):
     http: bool = False
     """Plain http, too: whoever listens reads the answers."""
     ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = Field(default=(443, 8443), max_length=100)
+    """Ports that may be called: those of https."""
     ca_file: Sentence = ""
     """Certificates that receivers' are checked by, instead of the system's."""
     public_url: Sentence = ""
@@ -41,9 +42,11 @@ class CallbackSettings(BaseModel):
     patience_seconds: PositiveSeconds = 5.0
     """What waits longer for its turn goes to `delays`, so that it holds nobody up. This counts as no try."""
     attempts: Ordinal = 16
+    """Tries of one delivery; then it goes to the dead letters."""
     first_pause_seconds: PositiveSeconds = 5.0
     """After the first failure, about; each next one is twice as long, up to the longest."""
     longest_pause_seconds: PositiveSeconds = 21_600.0
+    """Six hours: a receiver that is away for a night is asked again in the morning."""
     oldest_seconds: PositiveSeconds = 259_200.0
     """From the first try: then it goes to the dead letters, whatever was tried."""
 
@@ -65,8 +68,11 @@ class IngressSettings(BaseSettings):
     redis_url: Sentence = ""
     """`redis://host:port/db` of the status store; empty: status is kept in memory only."""
     redis_connections: Ordinal = 8
+    """Of this instance to the status store."""
     redis_timeout_seconds: PositiveSeconds = 0.5
+    """Of one call; a store that is slower counts as away, and status comes from memory."""
     status_ttl_seconds: Ordinal = 86_400
+    """How long the store keeps what is known of a job, from its last event on."""
 
     keys_file: Sentence = ""
     """API keys and their limits, JSON or TOML (`access.py` shows one); without it the ingress is open to everybody."""
@@ -91,6 +97,7 @@ class IngressSettings(BaseSettings):
     follows: Ordinal = 1_000
     """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`; and open event streams."""
     outbox_records: Ordinal = 20_000
+    """Records on their way to Kafka; beyond it callers are refused (503)."""
 
     deadline_seconds: dict[PriorityClass, PositiveSeconds] = Field(max_length=len(CLASSES), default=DEADLINE_SECONDS)
     """Deadline of a caller who waits and names none."""
@@ -118,9 +125,11 @@ class IngressSettings(BaseSettings):
     tenant that watches it learns how busy the cluster is."""
 
     journal_jobs: Ordinal = 10_000
+    """Jobs whose recent events are kept in memory, for status without a store."""
     journal_bytes: Ordinal = 32 * 1024 * 1024
-    """Recent events kept in memory for status and for event streams."""
+    """The same in bytes, for status and for event streams."""
     journal_events_per_job: Ordinal = 256
+    """Of one job; the oldest are dropped."""
     events_lookback: Count = 2_000
     """Events per partition that are read again at start when no store remembers a position."""
     events_pause_seconds: Seconds = 0.25
@@ -133,7 +142,9 @@ class IngressSettings(BaseSettings):
     backlog_jobs: Ordinal = 5_000_000
     """429 when so many jobs of one class wait, also when no rate is known. Kafka keeps them for days only."""
     callbacks: CallbackSettings = CallbackSettings()
+    """Webhooks (`services/ingress/callbacks`)."""
     sweep_seconds: PositiveSeconds = 0.1
+    """Between two looks for callers whose deadline has passed or whose client has gone."""
     backlog_seconds: PositiveSeconds = 1.0
     """How often the ends of `jobs.*` and the planners' positions are read for the admission estimate; also the liveness probe of Kafka."""
 

@@ -45,35 +45,48 @@ class PlannerSettings(BaseSettings):
     look_ahead_bytes: Ordinal = 16 * 1024 * 1024
     """Most bytes a second of that, all partitions together. It is read at no other time."""
     round_outcomes: Ordinal = 500
+    """Most outcomes folded in one round; a round is one append."""
     round_jobs: Ordinal = 200
-    """Most inputs of one round; a round is one append."""
+    """Most jobs of one round."""
     commit_interval_seconds: PositiveSeconds = 0.5
+    """Between two commits of positions: what is read again after a crash."""
     claim_delay_seconds: PositiveSeconds = 0.02
     """Claims alone wait this long for other events of their round: most short steps have ended by then."""
     snapshot_distance: Ordinal = 20_000
     """A live job that holds the watermark further behind than this many records is written again."""
     lease_seconds: PositiveSeconds = 20.0
+    """A claim that is not renewed for so long has lapsed: its step is given to another node. Four periods of renewal."""
     node_lost_seconds: PositiveSeconds = 10.0
     """Two periods of renewal of the workers (5 s). Beyond the lease: only that counts."""
     claim_timeout_seconds: PositiveSeconds = 5.0
+    """From routing to the claim; then the step is sent again."""
     resend_seconds: PositiveSeconds = 43_200.0
     """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
     critique_seconds: PositiveSeconds = 10.0
     """Longest wait for a critic; then what the gate or the policy says of that holds. Covers a critic that is started again."""
     critique_resend_seconds: PositiveSeconds = 2.5
+    """A critique without an answer is asked again after this: a critic may have died with it."""
     hedge_share: float = Field(default=0.05, ge=0.0, le=1.0)
     """Of the interactive steps that do not stream at most so many get a second attempt beside one that takes longer than nearly all
     before it; 0: none does."""
     hedge_samples: Ordinal = 100
+    """Calls of a model that must have ended before its slow ones are told from the others."""
     hedge_least_seconds: PositiveSeconds = 0.5
+    """No step is hedged earlier: what is so short is over before a second attempt begins."""
     deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
+    """Of a job of that class that names none."""
     deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
+    """The same of that class."""
     deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
+    """The same of that class."""
     eager: bool = True
     """Write a step into the mailbox of a node that has offered this planner a place, while no router has a backlog (decision 0029)."""
     attempts: int = Field(default=3, ge=1, le=20)
+    """Of a step, where its job does not say. What was given back, and lost workers' steps, have counts of their own."""
     backoff_base_seconds: PositiveSeconds = 0.5
+    """Before the second attempt; twice as long before each further one."""
     backoff_cap_seconds: PositiveSeconds = 30.0
+    """Longest wait between two attempts."""
     budget_wait_seconds: PositiveSeconds = 30.0
     """Longest wait of a step for its tenant's budget."""
     budget_idle_seconds: PositiveSeconds = 30.0
@@ -87,8 +100,9 @@ class PlannerSettings(BaseSettings):
     cancelled_delays: Count = 5_000
     """Cancelled delayed jobs that are remembered, per partition."""
     settled_memory_seconds: float = Field(default=3_600.0, gt=0, le=OLDEST_SECONDS)
+    """How long the id of an ended job is known, so that a repeat is answered and not run."""
     settled_memory_count: Count = 10_000
-    """Bounds of the window in which a client-given id is recognised, per partition (decision 0010)."""
+    """The same, per partition; whichever is reached first (decision 0010)."""
     followers: Count = 16
     """Callers of one live job beyond the first."""
     cache: Literal["off", "asked"] = "asked"
@@ -116,6 +130,7 @@ class PlannerSettings(BaseSettings):
     conversation_seconds: float = Field(default=86_400.0, gt=0, le=OLDEST_SECONDS)
     """A conversation that nobody uses for so long is forgotten. Its texts lie in blobs, for fourteen days."""
     limits: Limits = Limits(calls=64, steps=128, depth=4, width=16)
+    """Of a job that names none: model calls, steps, depth of the tree, steps at once."""
 
     def policy(self) -> Policy:
         """What the decisions depend on."""

@@ -22,6 +22,7 @@ class SinkSettings(BaseSettings):
     store: Sentence = ""
     """mongodb://..., a server or what speaks its protocol. Empty: nothing is stored, only metrics are counted."""
     database: Label = Field(default="tutti", pattern=r"^[A-Za-z0-9_-]{1,38}$")
+    """Its name in the store; two clusters on one server need two."""
     keys_file: Sentence = Field(default="", validation_alias=AliasChoices("TUTTI_SINK__KEYS_FILE", "TUTTI_INGRESS__KEYS_FILE"))
     """API keys (`shared/access.py`), the ingress's own file unless another is named."""
     batch_records: Ordinal = 1_000
@@ -29,16 +30,21 @@ class SinkSettings(BaseSettings):
     held_bytes: Ordinal = 1_048_576
     """Read ahead of each partition; above this it is paused."""
     commit_seconds: PositiveSeconds = 1.0
+    """Between two commits of positions: what is counted again after a crash changes nothing."""
     store_timeout_seconds: PositiveSeconds = 10.0
     """Of one call; a store that is slower counts as away, and is asked again."""
     usage_days: Ordinal = Field(default=400, le=36_500)
     """How long a job's row is kept; as long as any month's bill may be asked for again."""
     totals_days: Ordinal = Field(default=3_650, le=36_500)
+    """How long a day's totals are kept: ten years."""
     audit_days: Ordinal = Field(default=400, le=36_500)
+    """How long an event stands in the audit."""
     acts_days: Ordinal = Field(default=400, le=36_500)
     """What administrators did."""
     dead_letter_days: Ordinal = Field(default=90, le=36_500)
+    """How long a dead letter can be found."""
     node_days: Ordinal = Field(default=90, le=36_500)
+    """How long it is known what a node said of itself."""
     labels: Ordinal = Field(default=100, le=10_000)
     """Different tenants, models, agents, patterns, nodes that metrics tell apart, each; all further ones are `other`."""
     known_jobs: Ordinal = 20_000
@@ -61,6 +67,7 @@ class SinkSettings(BaseSettings):
     page_seconds: PositiveSeconds = 0.5
     """A viewer is told at most this often."""
     page_viewers: Ordinal = 32
+    """Pages that are told at once; more are refused (503)."""
     page_stream_seconds: PositiveSeconds = 3_600.0
     """A stream ends after this; its page goes on from where it was."""
     page_idle_seconds: PositiveSeconds = 60.0

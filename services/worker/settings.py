@@ -75,6 +75,7 @@ class WorkerSettings(BaseSettings):
     agents: Tags = ()
     """Capabilities to serve, and no others; all that the models allow when empty (every agent, with any chat model)."""
     tags: Tags = ()
+    """What jobs may ask of a node by word: a place, a kind of machine, who may use it."""
     models: Models = ()
     """Models to offer; all of the endpoint's when empty."""
 
@@ -84,6 +85,7 @@ class WorkerSettings(BaseSettings):
     members: Members = ()
     """`host:port` of each server that the endpoint splits its model over (as llama.cpp's RPC servers): without one it serves nothing."""
     ram_bytes: Count | None = None
+    """Memory of the machine."""
     vram_bytes: Count | None = None
     """In place of what is found here: the sums, where one model is split over several machines."""
     bandwidth: GigabytesPerSecond = 0.0
@@ -92,14 +94,17 @@ class WorkerSettings(BaseSettings):
     """Of this machine, in the cluster's currency: told to the cluster; calls are charged by `prices`."""
 
     backend: Label = "ollama"
+    """How the endpoint is spoken to: `ollama`, `openai` (any server of that dialect), `embedded` (the project's own llama.cpp), `tools`."""
     url: Address = ""
     """Base address of the endpoint; OLLAMA_HOST or the local default when empty."""
     api_key: Secret | None = None
+    """Sent to the endpoint as a bearer token."""
     prices: dict[ModelName, Price] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to price."""
     rate_per_second: float | None = Field(default=None, ge=1e-4, le=1e6)
     """Calls a second that the endpoint allows; no limit when absent."""
     rate_burst: Ordinal = 1
+    """Calls at once after a pause."""
     rate_group: Label = ""
     """Workers of this group use one account: its rate, which each of them names, is divided among those that live; all pause together."""
     embed_batch_seconds: Seconds = 0.003
@@ -112,6 +117,7 @@ class WorkerSettings(BaseSettings):
     """Where the endpoint keeps its models, as this process sees it: its free space is told, so that pulls find room. OLLAMA_MODELS when
     empty, else Ollama's usual place where the endpoint is on this machine."""
     keep_alive: Label = "5m"
+    """How long Ollama keeps a model in memory after a call; -1: until it must go."""
     profiles: dict[ModelName, LoadProfile] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to load-time options."""
     default_temperature: float = Field(default=0.7, ge=0, le=5)
@@ -128,10 +134,13 @@ class WorkerSettings(BaseSettings):
     by `continue_final_message` (vLLM). Where it does not, a stream that breaks after its first text ends with an error."""
 
     connect_timeout_seconds: PositiveSeconds = 5.0
+    """To reach the endpoint."""
     first_token_timeout_seconds: PositiveSeconds = 300.0
     """From the call to the first token: a model may have to be loaded."""
     between_tokens_timeout_seconds: PositiveSeconds = 60.0
+    """From one token to the next: a model that writes is not loaded any more."""
     total_timeout_seconds: PositiveSeconds = 1800.0
+    """Of one call, whatever it does."""
     sweep_seconds: PositiveSeconds = 0.25
     """Resolution of the timeouts above."""
 
@@ -140,24 +149,29 @@ class WorkerSettings(BaseSettings):
     breaker_seconds: PositiveSeconds = 1.0
     """Until it is probed; twice as long after each probe, or step, that fails then."""
     breaker_longest_seconds: PositiveSeconds = 60.0
+    """Longest time until the next probe."""
 
     prefetch_limit: Count = 512
     """Most places beyond the slots."""
     inbox_limit: Ordinal = 2048
     """Most steps taken and not started; beyond it they are released."""
     credits_seconds: PositiveSeconds = 1.0
+    """Places are offered at least so often: silence of five of these is a lost node."""
     credits_coalesce_seconds: PositiveSeconds = 0.005
+    """What changes within this is told at once."""
     credits_relaxed_seconds: PositiveSeconds = 0.25
     """The same while routers know all places that there are, or still hold most of those last offered and `relaxed_places` are free."""
     credits_waited_for_seconds: PositiveSeconds = 0.05
     """The same while routers say that steps wait."""
     relaxed_places: Ordinal = 8
+    """So many free places are enough for the steps of a quarter of a second."""
     credit_round_trip_seconds: PositiveSeconds = 0.05
     """From announcing places to reading the steps that use them: at least this; measured from there on, up to 0.5 s."""
     router_gone_seconds: PositiveSeconds = 5.0
     """A router, or a planner, that has not announced itself for so long."""
 
     renew_seconds: PositiveSeconds = 5.0
+    """Between two renewals of claims: four fit into the planner's lease."""
     earlier_silent_seconds: PositiveSeconds = 10.0
     """An earlier boot of this node that has neither told its places nor renewed a claim for so long is gone: two renew periods."""
     commit_seconds: PositiveSeconds = 0.25
@@ -165,21 +179,31 @@ class WorkerSettings(BaseSettings):
     commit_idle_seconds: PositiveSeconds = 0.025
     """Without a step for so long the worker is idle, and commits at once."""
     kept_outcomes: Ordinal = 2000
+    """Newest ends that are kept: an attempt that comes again is told the same."""
     kept_outcome_bytes: Ordinal = 32 * 1024 * 1024
+    """The same in bytes."""
     remembered_stops: Ordinal = 10_000
+    """Steps that were stopped before they came; a step that was forgotten is run in vain."""
 
     chunk_min_seconds: PositiveSeconds = 0.025
+    """Text of a stream is gathered for so long (one token at a time would be a record each),"""
     chunk_max_seconds: PositiveSeconds = 0.1
+    """and for so long where there are many streams."""
     chunk_buffer_bytes: Ordinal = 8 * 1024 * 1024
+    """Of all streams together, on their way to Kafka; beyond it endpoints are read no further."""
 
     probe_seconds: PositiveSeconds = 5.0
     """What changes at the endpoint is in Kafka within a heartbeat (10 s): so long until it is asked, a few seconds for its answer."""
     probe_unreachable_seconds: PositiveSeconds = 1.0
+    """The same while it does not answer."""
     register_seconds: PositiveSeconds = 60.0
+    """The node's record is written at least so often, changed or not."""
     node_expiry_seconds: PositiveSeconds = 180.0
     """A node not heard of for this long, by this worker's own watch, may lose its mailbox number."""
     owner: OwnerSettings = OwnerSettings()
+    """The machine's owner goes first (`worker/owner/manners.py`)."""
     sleep: SleepSettings = SleepSettings()
+    """The machine sleeps when nothing is to do."""
     drain_quiet_seconds: PositiveSeconds = 0.25
     """How long the mailbox must stay empty after places were withdrawn, before the worker leaves."""
 

@@ -59,6 +59,7 @@ class WakeSettings(BaseModel):
     coming_seconds: PositiveSeconds = 120.0
     """One that was woken is on its way for so long; then it is tried again, after twice the time, and so on."""
     longest_seconds: PositiveSeconds = 3_600.0
+    """Longest time until it is tried again."""
 
 
 class Wait(NamedTuple):

@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import infra
-from infra.schemas import generate
+from infra.schemas import generate, settings
 from infra.schemas.messages import contracts, messages
 from shared.contracts.base import VERSION
 from shared.topics import FAMILIES, Topics
@@ -24,6 +24,13 @@ ASYNCAPI: dict[str, Any] = yaml.safe_load((ROOT / "schemas/asyncapi.yaml").read_
 def test_generated_files_are_current() -> None:
     """What is committed is what the code generates; `tutti schemas generate` brings it up to date."""
     assert generate.stale(ROOT) == []
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    """Below its field, or its group's; each has one variable."""
+    found = [setting for _, group in settings.groups() for setting in group]
+    assert [setting.variable for setting in found if not setting.about] == []
+    assert len({setting.variable for setting in found}) > 300
 
 
 def test_generation_is_deterministic() -> None:

@@ -92,11 +92,13 @@ class OwnerSettings(BaseModel):
     must_not: Windows = ""
     """Hours in which it does not, whatever `may_work` says."""
     time_zone: str = Field(default="UTC", max_length=64)
+    """In which the hours are meant."""
     finish_seconds: Seconds = 60.0
     """What runs when the node yields may end; after this it is given back, uncounted."""
     unload: bool = True
     """Then models are unloaded, so that the memory is the owner's."""
     look_seconds: PositiveSeconds = 5.0
+    """Between two looks at the machine."""
     hold_seconds: Seconds = 10.0
     """Pressure must last so long before the node yields,"""
     calm_seconds: Seconds = 60.0
@@ -121,6 +123,7 @@ class SleepSettings(BaseModel):
     command: tuple[Sentence, ...] = Field(default=(), max_length=32)
     """The program and its arguments, as JSON; no shell reads it: ["systemctl", "suspend"]."""
     after_seconds: PositiveSeconds = 1_800.0
+    """Without a step."""
     mac: str = Field(default="", pattern="^(?:(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2})?$", max_length=17)
     """Of the interface that a magic packet wakes; that of the way to Kafka when empty."""
 

@@ -173,18 +173,14 @@ class OllamaEmbeddings(Asked):
     truncate: bool | None = None
 
 
-class ModelNamed(Strict):
-    """The body of `POST /api/show`; `name` is the older word."""
+class OfOneModel(Strict):
+    """What is asked of one model, by its name; `name` is the older word."""
 
     model: Annotated[ModelName | None, BeforeValidator(or_none)] = None
     name: Annotated[ModelName | None, BeforeValidator(or_none)] = None
-    verbose: bool | None = None
-    system: Text | None = None
-    template: Text | None = None
-    options: JsonObject | None = None
 
     @model_validator(mode="after")
-    def _named(self) -> ModelNamed:
+    def _named(self) -> OfOneModel:
         if self.model is None and self.name is None:
             raise ValueError("model is required")
         return self
@@ -193,6 +189,15 @@ class ModelNamed(Strict):
     def asked(self) -> str:
         """The name, however it is spelled."""
         return self.model or self.name or ""
+
+
+class ModelNamed(OfOneModel):
+    """The body of `POST /api/show`."""
+
+    verbose: bool | None = None
+    system: Text | None = None
+    template: Text | None = None
+    options: JsonObject | None = None
 
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {

@@ -5,13 +5,13 @@ Without a word on nodes a pull is of one copy (where there is one it is brought 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 from pydantic_core import to_json
 
 from services.ingress.admission.targets import TaskOrder
-from services.ingress.dialects.ollama.requests import Strict, or_none
+from services.ingress.dialects.ollama.requests import OfOneModel, Strict
 from services.ingress.dialects.ollama.responses import STREAM_HEADERS, problem
 from services.ingress.dialects.port import TaskDoor, UnsupportedParameter
 from services.ingress.problems import Problem
@@ -19,7 +19,6 @@ from shared.contracts.base import Capability, ModelName, NodeId, Ordinal
 from shared.contracts.tasks import Action, TaskProgress
 
 SUCCESS = {"status": "success"}
-_Named = Annotated[ModelName | None, BeforeValidator(or_none)]
 
 
 class _Somewhere(Strict):
@@ -40,29 +39,13 @@ class _Somewhere(Strict):
         return self.stream is not False
 
 
-class _OfOne(_Somewhere):
-    model: _Named = None
-    name: _Named = None
-
-    @model_validator(mode="after")
-    def _has_a_name(self) -> _OfOne:
-        if self.model is None and self.name is None:
-            raise ValueError("model is required")
-        return self
-
-    @property
-    def asked(self) -> str:
-        """The name, however it is spelled."""
-        return self.model or self.name or ""
-
-
-class OllamaPull(_OfOne):
+class OllamaPull(OfOneModel, _Somewhere):
     """The body of `POST /api/pull`."""
 
     insecure: bool | None = None
 
 
-class OllamaDelete(_OfOne):
+class OllamaDelete(OfOneModel, _Somewhere):
     """The body of `DELETE /api/delete`."""
 
 
