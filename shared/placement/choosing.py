@@ -101,6 +101,7 @@ def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: 
     candidate = chosen.candidate
     if not chosen.now:
         moment.reserved[candidate.node] = moment.reserved.get(candidate.node, 0) + 1
+        moment.shared[candidate.model] = moment.shared.get(candidate.model, 0) + 1
         return Held(candidate.node, min(ask.until, moment.now + soonest))
     there = candidate.account, candidate.resident
     return Chosen(candidate.node, candidate.model, chosen.first, chosen.end, *there, policy, chosen, weighed, len(found))

@@ -41,6 +41,8 @@ class Moment:
     heat: Mapping[str, float] = field(default_factory=dict)
     """Model to steps a second that have asked for it of late."""
     reserved: dict[str, int] = field(default_factory=dict)
+    shared: dict[str, int] = field(default_factory=dict)
+    """The same by their model."""
 
 
 class Foreseen(NamedTuple):

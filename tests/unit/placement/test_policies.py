@@ -93,6 +93,20 @@ def test_the_second_that_waits_is_counted_behind_the_first() -> None:
     assert isinstance(choices[-1], Chosen)
 
 
+def test_steps_that_wait_for_another_model_share_no_load() -> None:
+    """However many: of one's own two are enough."""
+    slow = FAST.model_copy(update={"load_seconds": 40.0})
+    warm = view(node("warm", models=(slow, OTHER)), credit("warm", 0, running=1, free_seconds=4.5, resident=("m",)))
+    cold = view(node("cold", models=(slow,)), credit("cold"))
+    busy = view(node("busy", models=(OTHER,)), full("busy", resident=("other",)))
+    spare = view(node("spare", models=(OTHER.model_copy(update={"load_seconds": 1e3}),)), credit("spare"))
+    moment = Moment()
+    for _ in range(15):
+        assert isinstance(best(found(busy, spare, model="other"), ASKED, moment), Held)
+    assert isinstance(held := best(found(warm, cold), ASKED, moment), Held)
+    assert (held.node, moment.shared) == ("warm", {"other": 15, "m": 1})
+
+
 @pytest.mark.parametrize(("since", "held"), [(1.0, True), (hybrid.QUANTUM * 5.0 + 1.0, False)])
 def test_a_model_keeps_its_place_for_some_loads_time_while_steps_wait_for_it(since: float, *, held: bool) -> None:
     """Then another one has its turn: neither is starved, and loads cost a fixed share at most."""
