@@ -1,7 +1,8 @@
 """How many calls run at once, between two bounds: the number at which most tokens a second are written, found by trying. Pure.
 
 While every slot is wanted no other number is ever seen by itself, so now and then one more or one less is tried, for some calls; the better
-one stays (additive). What fails halves it (multiplicative). What is learned of a number fades with the calls that end at it.
+one stays (additive). What fails for want of room halves it (multiplicative). What is learned of a number fades with the calls that end at
+it. Where calls tell no speed (embeddings, tools, short answers) there is nothing to compare: it grows until one fails so.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.worker.attempt import Attempt
-from services.worker.breakers import COUNTED
+from shared.contracts.chat import MODEL_CALLS
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 
@@ -25,7 +26,10 @@ REST_CALLS, LONGEST_REST = 20, 640
 """Between two trials; doubled by each pair that finds nothing better."""
 HALVED_SECONDS = 10.0
 """Calls that began together fail together: for them it is halved once."""
-_HALVES = frozenset({*COUNTED, FailureKind.OVERLOADED})
+MUTE_CALLS = 20
+"""In a row, for each of its slots, that tell no speed while all are taken: then one more is used."""
+_HALVES = frozenset({FailureKind.OVERLOADED, FailureKind.MODEL_TIMEOUT, FailureKind.NODE_UNREACHABLE})
+"""Not what one request can bring about: it would slow all others."""
 _NEAR = 0.25
 _MOST_MODELS = 64
 
@@ -52,6 +56,8 @@ class Concurrency:
     _ended: int = 0
     """Calls since the trial, or the rest, began."""
     _rest: int = TRIED_CALLS
+    _mute: int = 0
+    """Calls in a row that told no speed."""
     _halved_at: float = float("-inf")
     _seen: dict[str, dict[int, _Seen]] = field(default_factory=dict)
 
@@ -62,7 +68,7 @@ class Concurrency:
         """How many may run from now on. `beside`: calls that ran on average while this one did, itself included."""
         if isinstance(outcome, StepSucceeded):
             self.succeeded(attempt.model or "", outcome.usage.completion_tokens, outcome.timings.decode_ms / 1e3, beside)
-        elif isinstance(outcome, StepFailed) and outcome.failure.kind in _HALVES:
+        elif isinstance(outcome, StepFailed) and outcome.failure.kind in _HALVES and attempt.step.operation in MODEL_CALLS:
             self.failed(now)
         return self.limit
 
@@ -78,12 +84,13 @@ class Concurrency:
         """A call wrote so many tokens in `seconds`, while `beside` ran on average, itself included."""
         self._ended += 1
         number = round(beside)
-        if (
-            tokens < FEWEST_TOKENS
-            or seconds <= 0
-            or abs(beside - number) > _NEAR
-            or (model not in self._seen and len(self._seen) >= _MOST_MODELS)
-        ):
+        if tokens < FEWEST_TOKENS or seconds <= 0 or (model not in self._seen and len(self._seen) >= _MOST_MODELS):
+            self._mute += number >= self.limit
+            if self._mute >= MUTE_CALLS * self.limit:
+                self._begin(min(self.most, self.limit + 1))
+            return
+        self._mute = 0
+        if abs(beside - number) > _NEAR:
             return
         seen = self._seen.setdefault(model, {}).setdefault(min(number, self.most), _Seen())
         weight = max(WEIGHT, 1.0 / (seen.calls + 1)) if seen.calls < TRIED_CALLS else WEIGHT
@@ -118,7 +125,7 @@ class Concurrency:
 
     def _begin(self, base: int, limit: int | None = None) -> None:
         """To run at `base`, or to try another number."""
-        self._base, self.limit, self._ended = base, limit or base, 0
+        self._base, self.limit, self._ended, self._mute = base, limit or base, 0, 0
 
     def _learn_anew(self) -> None:
         for of_model in self._seen.values():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from random import Random
+from typing import Any
 
 import pytest
 
+from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion, Delta, ModelCall
-from services.worker.concurrency import Concurrency
+from services.worker.concurrency import MUTE_CALLS, Concurrency
 from shared.clock import LoopClock
-from shared.contracts.chat import Answer
+from shared.contracts.base import ClaimId
+from shared.contracts.chat import Answer, Operation
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.outcome import StepFailed, StepSucceeded
 from shared.contracts.usage import Timings, Usage
 from tests.unit.worker.scripted_backend import ScriptedBackend
 from tests.unit.worker.world import World, play, step
@@ -74,6 +79,47 @@ def test_failures_halve_it_once_for_those_that_began_together() -> None:
     for now in range(20, 100, 10):
         policy.failed(now)
     assert policy.limit == 1
+
+
+def ended(policy: Concurrency, operation: Operation, kind: FailureKind | None = None, now: float = 0.0, **done: Any) -> int:
+    told = {"job": "j", "step": "s" * 32, "attempt": 1, "claim": "c", "node": "n"}
+    of = {"failure": Failure(kind=kind, message="m")} if kind else {"answer": Answer(text="a"), **done}
+    given = step(operation=operation) if operation is not Operation.EMBED else step(operation=operation, texts=("t",), messages=())
+    outcome = (StepFailed if kind else StepSucceeded).model_validate(told | of)
+    return policy.ended(Attempt(given, ClaimId("c"), None, 0.0, model="m"), outcome, float(policy.limit), now)
+
+
+SHORT = {"usage": Usage(calls=1, completion_tokens=3), "timings": Timings(decode_ms=30)}
+
+
+@pytest.mark.parametrize(
+    ("operation", "done"), [(Operation.EMBED, {}), (Operation.TOOL, {}), (Operation.CHAT, SHORT), (Operation.CHAT, {})]
+)
+def test_calls_that_tell_no_speed_let_it_grow(operation: Operation, done: dict[str, Any]) -> None:
+    """From the least to the most, and again after a failure; no further, not while slots are free, and not beside calls that tell it."""
+    policy = Concurrency(1, 5)
+    for _ in range(2):
+        for _ in range(MUTE_CALLS * (1 + 2 + 3 + 4)):
+            ended(policy, operation, **done)
+        assert policy.limit == 5
+        assert ended(policy, Operation.CHAT, FailureKind.OVERLOADED) == 2
+        policy._halved_at, policy.limit, policy._base = float("-inf"), 1, 1
+    policy = Concurrency(2, 5)
+    for _ in range(500):
+        policy.succeeded("m", 0, 0.0, 1.0)
+    assert policy.limit == 2
+    limits, _ = played(peak(1), 500)
+    assert set(limits[300:]) <= {1, 2}
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_nothing_that_a_request_brings_about_halves_it(kind: FailureKind) -> None:
+    """Only an endpoint that has too much to do; what fails behind a tool says nothing of it."""
+    halves = kind in (FailureKind.OVERLOADED, FailureKind.MODEL_TIMEOUT, FailureKind.NODE_UNREACHABLE)
+    for operation in (Operation.CHAT, Operation.EMBED, Operation.TOOL):
+        policy = Concurrency(1, 16)
+        policy._base = policy.limit = 12
+        assert ended(policy, operation, kind) == (6 if halves and operation is not Operation.TOOL else 12)
 
 
 def test_a_machine_that_has_changed_is_followed() -> None:
