@@ -97,7 +97,9 @@ class BatchingBackend:
         except ModelCallFailed as error:
             if len(batch.calls) == 1 or error.kind not in _OF_THE_TEXTS:
                 raise
-            yield await _completion(self._inner, call)
+            async with self._slots:
+                alone = await _completion(self._inner, call)
+            yield alone
             return
         yield shared[number]
 

@@ -34,11 +34,15 @@ class Embedder(ScriptedBackend):
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         texts = call.step.texts
         self.sizes.append(len(texts))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
         try:
             await LoopClock().sleep(1.0)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        finally:
+            self.running -= 1
         if "bad" in texts:
             raise ModelCallFailed(FailureKind.BAD_REQUEST, "a bad text")
         yield Completion(
@@ -86,6 +90,20 @@ def test_one_bad_text_fails_one_step() -> None:
         assert isinstance(good, Completion)
         assert isinstance(bad, ModelCallFailed)
         assert inner.sizes == [2, 1, 1]
+
+    virtual_loop.run(scenario())
+
+
+def test_those_asked_alone_take_slots_too() -> None:
+    """However many shared the call that was refused."""
+
+    async def scenario() -> None:
+        inner = Embedder()
+        backend = BatchingBackend(inner, LoopClock(), delay_seconds=0.003, most_texts=100, slots=2)
+        asked = [ask(backend, embed(number, "bad" if number == 5 else "a")) for number in range(20)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(one, Completion) for one in found].count(False) == 1
+        assert (len(inner.sizes), inner.most_running) == (21, 2)
 
     virtual_loop.run(scenario())
 
