@@ -104,6 +104,11 @@ class Attempt:
     task: asyncio.Task[Any] | None = field(default=None, repr=False)
 
     @property
+    def calls(self) -> bool:
+        """A model, or a tool, is being asked for it: it runs, and is no task on a model."""
+        return self.task is not None and self.step.task is None
+
+    @property
     def key(self) -> AttemptKey:
         return (self.step.id, self.step.attempt)
 

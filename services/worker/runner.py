@@ -266,7 +266,7 @@ class Runner:
     def first_end(self, attempts: Iterable[Attempt]) -> float | None:
         """Seconds until the first of those that run is likely to end."""
         now = self._clock.monotonic()
-        return min((self._seconds_left(one, now) for one in attempts if one.task is not None and not one.rides), default=None)
+        return min((self._seconds_left(one, now) for one in attempts if one.calls and not one.rides), default=None)
 
     def _seconds_left(self, attempt: Attempt, now: float) -> float:
         """What lasts longer than it was likely to is likely to go on for a while."""

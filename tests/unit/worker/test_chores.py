@@ -17,7 +17,7 @@ from shared.contracts.job import Needs, ReplyTo
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.tasks import Action, ModelTask, TaskProgress
-from tests.unit.worker.scripted_backend import ScriptedBackend
+from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
 
 PULL_SECONDS = 100
@@ -68,6 +68,24 @@ def test_a_pull_is_in_no_answers_way() -> None:
             await world.until(lambda: bool(world.outcomes(StepSucceeded, "j2")), 3 * PULL_SECONDS)
             [done] = world.outcomes(StepSucceeded, "j1")
             assert (done.answer.text, done.usage.calls, done.usage.cost) == ("done", 0, 0)
+
+    play(scenario)
+
+
+def test_a_pull_takes_no_models_place() -> None:
+    """Two fit: beside a pull and a call of one another one begins; and a pull's end is no slot's."""
+
+    async def scenario(world: World) -> None:
+        backend = Puller(Script(pause=10.0))
+        async with world.worker(backend, slots=2, most_models=2) as at:
+            world.route(task(1), step(2))
+            await world.until(lambda: backend.running == 2)
+            world.route(step(3, model="other"))
+            await world.until(lambda: backend.running == 3, 5.0)
+            await world.clock.sleep(1.0)
+            [pull] = [one for one in at.service.attempts.leases if not one.calls]
+            pull.started_at = world.clock.monotonic()
+            assert (at.service.attempts.free_seconds() or 0.0) >= 0.25
 
     play(scenario)
 
