@@ -274,7 +274,7 @@ class AttemptManager:
                 self._start(rider)
 
     def _begins(self, attempt: Attempt) -> bool:
-        return self.health.begins(attempt.step, [one for one in self.leases if one.task is not None])
+        return self.health.begins(attempt.step, [one for one in self.leases if one.calls])
 
     def _start(self, attempt: Attempt) -> None:
         assert self._runner is not None, "a runner is attached before anything is read"
@@ -318,6 +318,11 @@ class AttemptManager:
                 failure = crash()
             if failure is not None:
                 self.stop(attempt, failure)
+        if len(self.inbox):  # what was in its way may have left it, or memory, without a call's end
+            before = self.slots.busy, self.inbox.blocked
+            self.start_waiting()
+            if before != (self.slots.busy, self.inbox.blocked):
+                self.announce()
 
     def renew(self) -> None:
         """Renew every claim, one record a home, sent once; newer ones replace those not sent yet, so that they never pile up."""

@@ -69,14 +69,18 @@ class Inbox:
         self._waiting: dict[int, Attempt] = {}
         self._held: dict[ClaimId, Attempt] = {}
         self._arrivals = 0
-        self.blocked = False
-        """The most urgent one waits for others to end: its model would put theirs out of memory."""
+        self._waits_for_others = 0
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._held)
 
     def __iter__(self) -> Iterator[Attempt]:
         return iter([*self._waiting.values(), *self._held.values()])
+
+    @property
+    def blocked(self) -> bool:
+        """The most urgent one waits for others to end, as of the last look: its model would put theirs out of memory."""
+        return self._waits_for_others in self._waiting
 
     @property
     def full(self) -> bool:
@@ -109,7 +113,7 @@ class Inbox:
         `begins`: whether the model of one may begin now; as long as the most urgent one's may not, no other is taken but those.
         """
         self._drop_removed()
-        self.blocked = False
+        self._waits_for_others = 0
         if not self._heap:
             return None
         first = self._heap[0][2]
@@ -119,7 +123,7 @@ class Inbox:
                 del self._waiting[alike.arrival]
                 return alike
         if begins is not None and not begins(first):
-            self.blocked = True
+            self._waits_for_others = first.arrival
             return None
         heapq.heappop(self._heap)
         return self._waiting.pop(first.arrival)
@@ -150,7 +154,6 @@ class Inbox:
 
     def remove(self, attempt: Attempt) -> bool:
         """Take one attempt out; False when it does not wait here."""
-        self.blocked = False  # until it is looked at again
         if self._held.pop(attempt.claim, None) is not None:
             return True
         return self._waiting.pop(attempt.arrival, None) is not None

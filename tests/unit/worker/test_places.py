@@ -4,6 +4,7 @@ starts are foreseen is measured.
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import REGISTRY
 
 from services.worker.attempt import Attempt
@@ -23,9 +24,12 @@ class OnePlace(ScriptedBackend):
     async def probe(self) -> BackendProbe:
         return BackendProbe(version="0.34.0", manages=True)
 
+    grown = False
+    """It holds both."""
+
     async def models(self) -> tuple[NodeModel, ...]:
         last = self.calls[-1].model if self.calls else "small"
-        return tuple(NodeModel(name=name, resident=name == last) for name in self.known)
+        return tuple(NodeModel(name=name, resident=self.grown or name == last) for name in self.known)
 
 
 def test_a_swap_waits_for_what_runs() -> None:
@@ -44,6 +48,54 @@ def test_a_swap_waits_for_what_runs() -> None:
             await world.until(lambda: len(world.outcomes(StepSucceeded)) == 3)
             assert [(call.step.job, call.model) for call in backend.calls] == [("j1", "small"), ("j3", "small"), ("j2", "other")]
             assert backend.most_running == 2
+
+    play(scenario)
+
+
+HEAD = step(2, model="other")
+
+
+@pytest.mark.parametrize("how", ["it is stopped", "its deadline is over", "taking it again raised", "its model is in memory"])
+def test_however_the_first_leaves_what_stands_behind_it_starts(how: str) -> None:
+    """While slots are free, and though no call ends; places are offered again."""
+
+    async def scenario(world: World) -> None:
+        backend = OnePlace(Script(pause=100.0))
+        async with world.worker(backend, slots=3, most_models=1) as running:
+            attempts = running.service.attempts
+            world.route(step(1))
+            await world.until(lambda: backend.running == 1)
+            world.route(HEAD.model_copy(update={"seconds_left": 5.0} if "deadline" in how else {}))
+            await world.clock.sleep(2 * GROUP_SECONDS)
+            world.route(step(3))
+            await world.clock.sleep(1.0)
+            assert (backend.running, len(attempts.inbox), attempts.places()) == (1, 2, 0)
+            match how:
+                case "it is stopped":
+                    world.stop_step(HEAD)
+                case "taking it again raised":
+                    attempts.fail(HEAD, None)
+                case "its model is in memory":
+                    backend.grown = True
+                    running.service.registration.look()
+            await world.until(lambda: {call.step.job for call in backend.calls} >= {"j1", "j3"}, 5.0)
+            assert (backend.closed_at, len(attempts.inbox), attempts.inbox.blocked) == ([], 0, False)
+
+    play(scenario)
+
+
+def test_an_empty_inbox_blocks_nothing() -> None:
+    """What waited is given back: the free slots are offered as soon as the node is open again."""
+
+    async def scenario(world: World) -> None:
+        backend = OnePlace(Script(pause=100.0))
+        async with world.worker(backend, slots=3, most_models=1) as running:
+            attempts = running.service.attempts
+            world.route(step(1), HEAD)
+            await world.until(lambda: attempts.inbox.blocked)
+            attempts.close("a reason")
+            attempts.reopen("a reason")
+            assert (backend.running, attempts.places()) == (1, 2)
 
     play(scenario)
 
