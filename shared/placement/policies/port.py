@@ -76,16 +76,17 @@ Empty: none has a place."""
 def foresee(candidate: Candidate, ask: PlaceRequest, moment: Moment) -> Foreseen:
     """What a step would meet there; `cost` is its end."""
     account = candidate.account
-    beside = min(account.active, candidate.slots - 1)
+    active = account.active
+    beside = active if active < candidate.slots else candidate.slots - 1
     prompt, resident = ask.prompt, candidate.resident
     if candidate.node == ask.near and resident:
-        prompt -= min(prompt, ask.cached) // (1 + account.active)
+        prompt -= min(prompt, ask.cached) // (1 + active)
     read = candidate.read_fixed + prompt / candidate.prefill
     write = ask.output * (1.0 + candidate.slowdown * beside) / candidate.decode
     load = 0.0 if resident else candidate.load_seconds
     wait = 0.0
-    if account.active >= candidate.slots or not account.available:
-        queued = moment.reserved.get(candidate.node, 0) + max(0, account.active - candidate.slots)
+    if active >= candidate.slots or not account.available:
+        queued = moment.reserved.get(candidate.node, 0) + max(0, active - candidate.slots)
         wait = account.free_in(moment.now) + queued * (read + write) / candidate.slots
     cost = wait + load + read + write
     return Foreseen(cost, candidate, wait, load, read, write, account.available > 0)
