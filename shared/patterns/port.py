@@ -103,9 +103,19 @@ class Pattern:
         return _bare(self.input) is not None
 
 
-def models_named(ask: Contract) -> Iterator[str]:
-    """Every model that the input names: the fields `model`, `models` and `fallback_models` of it and of what it holds."""
-    return _named(ask, lambda field: field in {"model", "models", "fallback_models"})
+def demands_named(ask: Contract, usual: str) -> Iterator[tuple[str, ...]]:
+    """Each model that the input and what it holds name (`model`, `models`), with those that may stand in for it (`fallback_models`): for
+    `usual` where a part names only these.
+    """
+    fields = dict(ask)
+    model, others = fields.get("model"), fields.get("fallback_models") or ()
+    if model or others:
+        yield (model or usual, *others)
+    yield from ((name,) for name in fields.get("models", ()))
+    for value in fields.values():
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Contract):
+                yield from demands_named(part, usual)
 
 
 def agents_named(ask: Contract) -> Iterator[str]:
