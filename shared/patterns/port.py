@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError
@@ -107,15 +108,16 @@ def demands_named(ask: Contract, usual: str) -> Iterator[tuple[str, ...]]:
     """Each model that the input and what it holds name (`model`, `models`), with those that may stand in for it (`fallback_models`): for
     `usual` where a part names only these.
     """
-    fields = dict(ask)
-    model, others = fields.get("model"), fields.get("fallback_models") or ()
+    parts = {name: value if isinstance(value, tuple) else (value,) for name, value in ask}
+    model, others, each = (
+        [part for part in parts.get(name, ()) if isinstance(part, str)] for name in ("model", "fallback_models", "models")
+    )
     if model or others:
-        yield (model or usual, *others)
-    yield from ((name,) for name in fields.get("models", ()))
-    for value in fields.values():
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Contract):
-                yield from demands_named(part, usual)
+        yield (*(model or [usual]), *others)
+    yield from ((name,) for name in each)
+    for part in chain.from_iterable(parts.values()):
+        if isinstance(part, Contract):
+            yield from demands_named(part, usual)
 
 
 def agents_named(ask: Contract) -> Iterator[str]:

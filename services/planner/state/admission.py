@@ -157,8 +157,8 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         demands = demands_of(given.job, demands_named(ask, given.job.model), team)
         team = with_models(policy.declared, team, demands, given.job.needed_capability)
         own = book.funds.tenants.get(given.job.tenant)
-        chooses = any(name == AUTO or tier_of(name) for demand in demands for name in demand)
-        if cards_of(policy.declared) and chooses and (own is None or own.choice is not False):
+        may = cards_of(policy.declared) and (own is None or own.choice is not False)
+        if may and any(name == AUTO or tier_of(name) for demand in demands for name in demand):
             known = KnownModels(partial(policy.learned, given.job.tenant), book.mailboxes.models() if book.mailboxes else {})
             team = with_choice(policy.declared, team, demands, given.job.needed_capability, known)
     except InvalidInput as error:
