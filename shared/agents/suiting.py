@@ -45,6 +45,8 @@ _TIGHT = 0.8
 """Of the job's limit of cost: beyond it the cheapest that fits is taken."""
 _NOTICED_SECONDS = 10.0
 """Of an answer: where all take less, time counts the less."""
+_SLOWEST = 0.1
+"""Tokens a second that make a difference."""
 _BUSY = 2.0
 """Times as long, where no slot is free."""
 
@@ -218,7 +220,7 @@ def _ranked(
     for row in rows:
         cost = 0.0 if row.price is None else row.price.cost(query.tokens, answer)
         speed = row.speed or slowest
-        seconds = 0.0 if speed is None else likely / speed * (_BUSY if row.state == "busy" else 1.0)
+        seconds = 0.0 if speed is None else likely / max(speed, _SLOWEST) * (_BUSY if row.state == "busy" else 1.0)
         seconds += (row.load_seconds or 0.0) if row.state == "cold" else 0.0
         denied = any(row.abilities.get(ability) is False for ability in _abilities(query))
         reason = (

@@ -176,6 +176,7 @@ def test_a_bound_of_an_answer_is_not_its_length_and_the_slow_are_better_than_nob
     for most in (None, 4_096, 32_000):
         assert models(asked(CODE, options=Options(max_tokens=most)), Team(rated=rows), in_time) == ["good", "poor", "auto"]
     assert models(asked(CODE), Team(rated=rows), Means(seconds=1.0)) == ["good", "poor", "auto"]
+    assert models(asked(CODE), Team(rated=(rows[0].changed(speed=5e-324),))) == ["good", "auto"]
     small = rows[1].changed(window=1)
     assert models(asked(CODE), Team(rated=(rows[0], small)), Means(seconds=1.0)) == ["good", "auto"]
 
