@@ -67,10 +67,12 @@ class Place:
         return sealed(AioLog(self.at.servers, SystemClock()), settings, SystemClock(), self.at.topics)
 
     def lies_in(self, word: str) -> set[str]:
-        """Topics in whose files this stands, of all that the broker has on disk of this cluster and for itself."""
+        """Topics in whose files this stands, of all that the broker has on disk of this cluster and for itself; but for indices, which hold
+        numbers only, in 20 MiB a partition.
+        """
         [folder] = KAFKA_FOLDERS
         walked = [Path(root) / name for root, _, names in os.walk(folder / "data") for name in names]  # passes over what goes meanwhile
-        mine = [path for path in walked if path.parent.name.startswith((self.at.prefix, "__"))]
+        mine = [path for path in walked if path.parent.name.startswith((self.at.prefix, "__")) and not path.suffix.endswith("index")]
         assert len(mine) > 100
         files = {path: _bytes(path) for path in mine}
         return {path.parent.name.rpartition("-")[0].removeprefix(self.at.prefix) for path, said in files.items() if word.encode() in said}

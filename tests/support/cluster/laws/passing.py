@@ -53,22 +53,25 @@ def _places(world: World) -> Iterator[Violation]:
     asked_by = _asked_by(world)
     for eager in world.history.eager.values():
         step = eager.written.value.id
-        if step in asked_by and eager.credits in world.history.offers:  # else a fenced planner's, or a copy that the storm has made
-            used[eager.credits, asked_by[step]].add(step)
+        planner, began = asked_by.get(step, ("", inf))
+        if eager.written.at >= began and eager.credits in world.history.offers:  # else a fenced planner's, or the storm's copy
+            used[eager.credits, planner].add(step)
     for (name, party), steps in used.items():
         offered = world.history.offers[name].value.offers.get(party, 0)
         if len(steps) > offered:
             yield Violation(PLACES, f"{len(steps)} steps use {name}, which offers {offered} places to {party}")
 
 
-def _asked_by(world: World) -> dict[str, str]:
-    """Step → who has asked for it and given it to a node."""
-    found: dict[str, str] = {}
+def _asked_by(world: World) -> dict[str, tuple[str, float]]:
+    """Step → who has asked for it and given it to a node, and when his term began: a step of the same id that was written before is another
+    planner's, whose append was lost with it.
+    """
+    found: dict[str, tuple[str, float]] = {}
     for home, events in world.history.events.items():
-        planners = {w.offset: w.value.planner for w in events if isinstance(w.value, PlannerStarted)}
+        planners = {w.offset: (f"{w.value.planner}-planner", w.at) for w in events if isinstance(w.value, PlannerStarted)}
         valid = (w.value for w in world.history.valid(home))
         asked = (e for e in valid if isinstance(e, StepAsked) and (e.node is not None or e.step in world.history.looked_up))
-        found |= {e.step: f"{planners[e.epoch]}-planner" for e in asked}
+        found |= {e.step: planners[e.epoch] for e in asked}
     return found
 
 
