@@ -7,11 +7,15 @@ from collections.abc import Collection
 AUTO = "auto"
 """Any model that can do it."""
 _LATEST = ":latest"
+_LONGEST = 200
+"""As `contracts.base.ModelName` has it."""
 
 
 def canonical(model: str) -> str:
-    """Ollama's full name: without a tag `latest` is meant. A colon before the last slash is a registry's port, no tag."""
-    return model if ":" in model.rpartition("/")[2] else model + _LATEST
+    """Ollama's full name: without a tag `latest` is meant. A colon before the last slash is a registry's port, no tag. Of a name that has
+    no room for a tag there is no other spelling.
+    """
+    return model if ":" in model.rpartition("/")[2] or len(model) + len(_LATEST) > _LONGEST else model + _LATEST
 
 
 def spelling(wanted: str, known: Collection[str]) -> str | None:

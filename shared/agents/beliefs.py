@@ -23,6 +23,8 @@ NEWEST = 60
 """Of the verdicts of a model and kind, in all homes together, about so many decide: what is older fades. Fewer follow a change sooner, and
 know less: decision 0064."""
 _MOST_HOMES = 4_096
+_MOST = 1e6
+"""Of a `Belief`."""
 
 
 class Judgement(NamedTuple):
@@ -72,7 +74,8 @@ class Beliefs:
             raise ValueError("there is no such home")
         read = HomeBeliefs(through=-1) if value is None else HomeBeliefs.model_validate_json(value)
         mine = self._homes.setdefault(home, _Home())
-        if value is None or read.through > mine.through:
+        # Of the same offset his is newer who has counted: something was forgotten since.
+        if value is None or read.through > mine.through or (read.through == mine.through and mine.epoch < 0):
             mine.through = read.through
             mine.models = OrderedDict(
                 (model, {kind: (seen.good, seen.bad) for kind, seen in kinds.items()}) for model, kinds in read.models.items()
@@ -106,7 +109,7 @@ class Beliefs:
             for kind, (good, bad) in home.models.get(model, _NOTHING).items():
                 before = found.get(kind, (0.0, 0.0))
                 found[kind] = before[0] + good, before[1] + bad
-        return {kind: Belief(good=good, bad=bad) for kind, (good, bad) in found.items()}
+        return {kind: Belief(good=min(good, _MOST), bad=min(bad, _MOST)) for kind, (good, bad) in found.items()}
 
     def models(self) -> list[ModelName]:
         """All of which something is believed."""

@@ -52,10 +52,10 @@ def resolve(
     return _as_read(Team(members=members, prompts=tuple(_pinned(table, each) for each in asked), tools=pinned))
 
 
-def demands_of(job: Job, ask: Iterable[str], team: Team) -> list[tuple[str, ...]]:
-    """What a job, its pattern's input (`ask`: models that it names) and its agents ask for: each a name, and who may stand in for it."""
+def demands_of(job: Job, ask: Iterable[tuple[str, ...]], team: Team) -> list[tuple[str, ...]]:
+    """What a job, its pattern's input (`ask`: demands that it names) and its agents ask for: each a name, and who may stand in for it."""
     members = ((each.model, *each.fallback_models) for each in team.members if each.model is not None)
-    return [(job.model, *job.fallback_models), *((name,) for name in ask), *members]
+    return [(job.model, *job.fallback_models), *ask, *members]
 
 
 def with_models(table: Declarations, team: Team, demands: Sequence[tuple[str, ...]], capability: str) -> Team:

@@ -1,8 +1,8 @@
 """Suiting: which model a step gets that asks for `auto` or a tier, in which order others answer in its place, and how it is asked. Pure.
 
 The job pins what there is to choose from when it is accepted (`Team.rated`): what cards say, what was learned, how the fleet was. So the
-choice is a function of its first event, the step, and what history says of cost and time: a replay, a successor and a fork choose the same,
-and routers and workers learn nothing new. The step's id is made without it: where another release chooses otherwise a job goes on.
+choice is a function of its first event, the step, and what history says of cost and time: a replay and a successor choose the same, and
+routers and workers learn nothing new. The step's id is made without it: where another release chooses otherwise a job goes on.
 Arithmetic is exact everywhere (no logarithms, no library's random numbers).
 
 A caller's word counts: whoever names a model, or options, gets them. Embeddings are never chosen: vectors of two models cannot be compared.
@@ -45,6 +45,8 @@ _TIGHT = 0.8
 """Of the job's limit of cost: beyond it the cheapest that fits is taken."""
 _NOTICED_SECONDS = 10.0
 """Of an answer: where all take less, time counts the less."""
+_SLOWEST = 0.1
+"""Tokens a second that make a difference."""
 _BUSY = 2.0
 """Times as long, where no slot is free."""
 
@@ -211,13 +213,14 @@ def _ranked(
 ) -> list[_Seen]:
     """What is to be expected of each. `draw`: some may be better than they are believed to be."""
     answer = request.options.max_tokens or ANSWER_TOKENS
-    room = query.tokens + min(answer, _MOST_ANSWER)
+    likely = min(answer, _MOST_ANSWER)  # callers name a bound, not a length
+    room = query.tokens + likely
     slowest = min((row.speed for row in rows if row.speed), default=None)
     found = []
     for row in rows:
         cost = 0.0 if row.price is None else row.price.cost(query.tokens, answer)
         speed = row.speed or slowest
-        seconds = 0.0 if speed is None else answer / speed * (_BUSY if row.state == "busy" else 1.0)
+        seconds = 0.0 if speed is None else likely / max(speed, _SLOWEST) * (_BUSY if row.state == "busy" else 1.0)
         seconds += (row.load_seconds or 0.0) if row.state == "cold" else 0.0
         denied = any(row.abilities.get(ability) is False for ability in _abilities(query))
         reason = (
@@ -228,6 +231,8 @@ def _ranked(
             else ""
         )  # fmt: skip
         found.append(_Seen(row, cost, seconds, _quality(row, query.kind, request.capability, draw), reason))
+    if all(one.reason for one in found):  # too late by what is expected: still the best that there is
+        found = [one._replace(reason="") if one.reason == "deadline" else one for one in found]
     return found
 
 

@@ -128,7 +128,8 @@ class StepRequest(Contract):
         """Of the input, for the estimate of tokens."""
         characters, size = (0, 0) if self.context is None else (self.context.characters, self.context.longest)
         if (ref := self.input_ref) is not None:
-            return Length(characters + ref.characters, size + max(ref.characters, ref.longest), not (ref.images or ref.tools))
+            bare = not (ref.images or ref.tools or self.operation is Operation.EMBED)  # of which only the longest text's bytes are known
+            return Length(characters + ref.characters, size + max(ref.characters, ref.longest), bare)
         bare, texts = not self.tools, [self.prompt or "", *self.texts]
         for message in self.messages:
             texts.append(message.content)

@@ -152,8 +152,12 @@ _NO_TOOLS: dict[str, Any] = {"tools": (), "tool_choice": "auto", "parallel_tool_
 
 
 def chat(job: Job, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest:
-    """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format."""
+    """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format. `needs`
+    goes over the job's field by field: what a step does not say stands.
+    """
     given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "format": None, **_NO_TOOLS}
+    if "needs" in own:
+        own["needs"] = _over(job.needs, own["needs"])
     return StepRequest.of(job, **{**given, "messages": messages, "stream": False, **own})
 
 
@@ -187,13 +191,15 @@ def _cut(fact: Any, longest: int) -> Any:
 
 
 class SoFar(NamedTuple):
-    """What history tells of the job up to the end that the pattern goes on from: what was used, seconds since its acceptance, and for how
-    long the model of the last answer ran. For what is told about an answer; of what is asked it decides which model, and nothing else.
+    """What history tells of the job up to the end that the pattern goes on from: what was used, seconds since its acceptance, for how long
+    the model of the last answer ran, and how many of the seconds count for no deadline. For what is told about an answer; of what is asked
+    it decides which model, and nothing else.
     """
 
     usage: Usage = Usage()
     seconds: float = 0.0
     ran_seconds: float = 0.0
+    idle: float = 0.0
 
 
 MOST_SAID = 16
@@ -254,7 +260,7 @@ class Context:
         named = applied(request, self.team.models)
         if not self.team.rated:
             return named, named, None
-        means = Means(self.priority_class, self.seconds - self.so_far.seconds, self.limits.cost, self.so_far.usage.cost)
+        means = Means(self.priority_class, self.seconds - self.so_far.seconds + self.so_far.idle, self.limits.cost, self.so_far.usage.cost)
         return named, *chosen(request, self.team, means, lambda label: self.seed("choice", path, label) / 2**31)
 
     def shuffled(self, items: Sequence[Any], *labels: str | int) -> list[Any]:
@@ -271,8 +277,8 @@ class Context:
         fields: dict[str, Any] = {"agent": member.name, "capability": member.capability, "options": Options(**given)}
         if member.model is not None:
             fields |= {"model": member.model, "fallback_models": member.fallback_models}
-        if member.needs.model_fields_set:
-            fields["needs"] = job.needs.model_copy(update=_said(member.needs))
+        if (needs := _over(member.needs, own.pop("needs", None))).model_fields_set:
+            fields["needs"] = needs
         if member.output is not None:
             fields["format"] = member.output
         return chat(job, (*head, *messages), **{**fields, **own})
@@ -372,6 +378,10 @@ class Context:
         """The answer is another than the baseline, which was the best so far."""
         if self.baseline is not None and self.baseline.same:
             self.baseline = self.baseline.changed(same=False) if self.baseline.text else SINGLE_ANSWER
+
+
+def _over(needs: Needs, own: Needs | None) -> Needs:
+    return needs if own is None else needs.model_copy(update=_said(own))
 
 
 def _said(part: Options | Needs) -> dict[str, Any]:

@@ -100,6 +100,7 @@ async def fork(ctx: Context, job: Job, ask: ForkInput) -> Answer:
     assert pattern is not None, "the input was read"
     inner = job.model_copy(update={"pattern": ask.pattern, "input": job.input["given"], "chain": ()})
     run = Run(ask.of, pattern, inner, Context(ask.of, ctx.team, ctx.limits, ctx.seconds, ctx.priority_class))
+    run.context.resolves = False  # its steps are asked for here: what is chosen twice would be part of their ids
     ctx.baseline = None  # a fork is not compared
     try:
         run.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError
@@ -103,9 +104,20 @@ class Pattern:
         return _bare(self.input) is not None
 
 
-def models_named(ask: Contract) -> Iterator[str]:
-    """Every model that the input names: the fields `model`, `models` and `fallback_models` of it and of what it holds."""
-    return _named(ask, lambda field: field in {"model", "models", "fallback_models"})
+def demands_named(ask: Contract, usual: str) -> Iterator[tuple[str, ...]]:
+    """Each model that the input and what it holds name (`model`, `models`), with those that may stand in for it (`fallback_models`): for
+    `usual` where a part names only these.
+    """
+    parts = {name: value if isinstance(value, tuple) else (value,) for name, value in ask}
+    model, others, each = (
+        [part for part in parts.get(name, ()) if isinstance(part, str)] for name in ("model", "fallback_models", "models")
+    )
+    if model or others:
+        yield (*(model or [usual]), *others)
+    yield from ((name,) for name in each)
+    for part in chain.from_iterable(parts.values()):
+        if isinstance(part, Contract):
+            yield from demands_named(part, usual)
 
 
 def agents_named(ask: Contract) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from shared.contracts.agents import RatedModel, Readiness
 from shared.contracts.chat import Operation
@@ -27,12 +27,17 @@ ASSUMED_MODELS = 3
 _MOST_BYTES = 10**18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NodeView:
     """A live node: what it registered, and its account, whose numbers move between choices."""
 
     node: Node
     account: NodeCredit
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of its models, by name."""
+        return {model.name: model.size_bytes for model in self.node.models}
 
 
 class Candidate:
@@ -60,7 +65,7 @@ class Candidate:
         self.avoided = avoided
         self.most_models = node.most_models or ASSUMED_MODELS
         self.memory_bytes = node.hardware.vram_bytes or node.hardware.ram_bytes
-        self._sizes = {other.name: other.size_bytes for other in node.models}
+        self._sizes = view.sizes
 
     @property
     def resident(self) -> bool:
@@ -96,17 +101,18 @@ def candidates(demand: Demand, nodes: Sequence[NodeView], registered: Iterable[N
     """Every (node, model) that could run a step of this demand; `nodes` are the live ones, `registered` all that are known.
 
     Avoided nodes are left out when another node remains. Fallback models count only when no live node has the model itself, or where all
-    that have it fail at it. Where the step may not fit every window, those that have the room are asked, else the largest.
+    that have it fail at it. Where the step may not fit every window, those that have the room are asked, else the largest. Of what is left
+    those are taken that are preferred, if there are any.
     """
     suitable = [view for view in nodes if all(passes(view.node) for _, passes in _node_filters(demand))]
-    preferred = [view for view in suitable if all(tag in view.node.tags for tag in demand.prefers)] if demand.prefers else []
+    preferred = {view.node.id for view in suitable if all(tag in view.node.tags for tag in demand.prefers)} if demand.prefers else ()
     for model in (demand.model, *demand.fallback_models):
-        found = [candidate for view in preferred for candidate in _of_node(view, model, demand)]
-        found = found or [candidate for view in suitable for candidate in _of_node(view, model, demand)]
+        found = [candidate for view in suitable for candidate in _of_node(view, model, demand)]
         if demand.beyond_window is not None:
             found = [c for c in found if not c.avoided]
         if found:
-            return tuple(_roomy([c for c in found if not c.avoided] or found, demand.likely_tokens))
+            found = _roomy([c for c in found if not c.avoided] or found, demand.likely_tokens)
+            return tuple(([c for c in found if c.node in preferred] if preferred else []) or found)
     why = hopeless(demand, registered)
     denied = why is not None and why.kind is FailureKind.UNSUPPORTED and AUTO in (demand.model, *demand.fallback_models)
     return Unplaceable(missing(demand, [view.node for view in nodes]), None if denied else why, why if denied else None)

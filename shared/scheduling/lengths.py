@@ -18,9 +18,9 @@ MOST_KEYS = 4_096
 """Whoever was seen longest ago is forgotten beyond that."""
 MOST_MODELS = 512
 """Whose prompts were seen longest ago is forgotten beyond that."""
-_MOST_OFF, _TEMPLATE_TOKENS = 4, 1_000
+_MOST_OFF, _TEMPLATE_TOKENS = 2, 200
 """What was learned is believed as far as so many times more or less than usual, and what a template may add: a prompt that an endpoint
-has cut says little."""
+has cut says little, and what one tenant's prompts have taught holds for all."""
 _SIZES = 40
 """Half octaves: up to a million tokens."""
 FADES = 0.98

@@ -95,6 +95,15 @@ async def test_a_demand_says_what_it_takes_instead() -> None:
         steps = [{"name": "a", "template": "{input}", "model": "tier:small", "needs": {"at_most": "batch"}, "fallback_models": ["auto"]}]
         chain: dict[str, Any] = {"prompt": "q", "pattern": "chain", "input": {"steps": steps}}
         assert (await at.client.post("/v1/jobs", json=chain)).status_code == 202
+        steps[0] |= {"model": "tier:large", "fallback_models": ["tier:small"]}
+        assert (await at.client.post("/v1/jobs", json=chain)).status_code == 202
+        steps[0] |= {"model": "tiny:1", "fallback_models": ["gone:1"]}
+        assert (await at.client.post("/v1/jobs", json=chain)).status_code == 202
+        del steps[0]["model"]
+        assert (await at.client.post("/v1/jobs", json=chain)).status_code == 202, "they stand in for the job's own"
+        steps[0] |= {"model": "lost:1"}
+        refused(await at.client.post("/v1/jobs", json=chain), 404, "model_not_found")
+        steps[0]["model"] = "tiny:1"
         steps[0]["needs"] = {"at_most": "urgent"}
         refused(await at.client.post("/v1/jobs", json=chain), 400, "invalid_input")
         refused(await at.client.post("/v1/jobs", json={"prompt": "q", "needs": {"prefers": ["no tag"]}}), 400, "invalid_input")

@@ -21,7 +21,7 @@ from shared.contracts.job import Job
 from shared.errors import InvalidInput
 from shared.model_names import AUTO
 from shared.patterns import Patterns
-from shared.patterns.port import agents_named, models_named, prompts_named, tools_named
+from shared.patterns.port import agents_named, demands_named, prompts_named, tools_named
 from shared.patterns.single import SINGLE
 
 
@@ -84,18 +84,18 @@ class Offered:
             raise Refused(unknown_model(model, self.models))
         return name
 
-    def resolve(self, model: str, operation: Operation) -> str:
-        """The registered spelling of a model's name, or the name itself where it has a card; `auto` where it leaves the choice to the
-        cluster.
+    def resolve(self, model: str, operation: Operation, *others: str) -> str:
+        """The registered spelling of a model's name, or the name itself where it has a card or others may stand in for it; `auto` where it
+        leaves the choice to the cluster.
 
         Raises Refused when nodes are registered and none has it (404), or none of those that have it can do this with it (400).
         """
-        if model.removeprefix(PATTERN_PREFIX) == AUTO:
+        if AUTO in (model.removeprefix(PATTERN_PREFIX), *others):
             return AUTO
         catalogue = self.registry.catalogue
         if not self.registry.complete or catalogue.nodes == 0:
             return model
-        meant = self.meant(model, capability="embed" if operation is Operation.EMBED else "chat")
+        meant = self.meant(model, *others, capability="embed" if operation is Operation.EMBED else "chat")
         found = [name for each in meant if (name := catalogue.resolve(each)) is not None]
         if not found:
             raise Refused(unknown_model(model, self.models))
@@ -120,13 +120,13 @@ class Offered:
         team = NOBODY
         if type(ask).model_fields:
             team = resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities, tools_named(ask))
-        with_models(self.declared, team, demands_of(job, models_named(ask), team), job.needed_capability)
+        with_models(self.declared, team, demands_of(job, demands_named(ask, job.model), team), job.needed_capability)
 
     def check_suits(self, job: Job) -> None:
         """Raises Refused (400, 404): no registered node could ever answer this, so that waiting for one is in vain. As `Patterns.read`."""
         pattern, ask = self.patterns.read(job)
-        for model in models_named(ask):
-            self.resolve(model, Operation.CHAT)
+        for model, *others in demands_named(ask, job.model):
+            self.resolve(model, Operation.CHAT, *others)
         if self.registry.complete and pattern.hands_on:  # of others each step is judged by itself, later
             problem = refusal(job, self.offer(job))
             if problem is not None:

@@ -140,6 +140,11 @@ class LiveJob:
         return sum(s.reserved_micros for s in self.steps.values())
 
     @property
+    def stands_still(self) -> bool:
+        """Whether its deadline does while it only waits: nobody named it."""
+        return self.accepted.deadline_seconds is not None and self.accepted.request.deadline_seconds is None
+
+    @property
     def only_waits(self) -> bool:
         """Whether nothing goes on with it until people decide, its turn comes, or a timer of its own is due."""
         if self.awaits_turn:
@@ -246,7 +251,8 @@ def _unplaced(job: LiveJob, event: StepWaits) -> None:
 def _answered(job: LiveJob, event: StepAnswered) -> None:
     job.usage = job.usage.plus(event.usage)
     if job.steps.pop(event.step, None) is not None:
-        job.run.context.so_far = SoFar(job.usage, event.at - job.accepted.at, event.timings.total_ms / 1e3)
+        idle = job.idle_seconds if job.stands_still else 0.0
+        job.run.context.so_far = SoFar(job.usage, event.at - job.accepted.at, event.timings.total_ms / 1e3, idle)
         job.run.resume(event.step, event.answer)
         _drop_abandoned(job)
 

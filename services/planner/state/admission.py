@@ -12,7 +12,7 @@ from services.planner.round import CallerAnswer, Round
 from services.planner.state import driving, turns
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
-from shared.agents.cards import cards_of
+from shared.agents.cards import cards_of, tier_of
 from shared.agents.resolving import demands_of, resolve, with_choice, with_models
 from shared.agents.suiting import KnownModels
 from shared.contracts.agents import NOBODY, Team
@@ -25,8 +25,9 @@ from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
+from shared.model_names import AUTO
 from shared.patterns.conversation import AGENT
-from shared.patterns.port import UnknownPattern, agents_named, models_named, prompts_named, tools_named
+from shared.patterns.port import UnknownPattern, agents_named, demands_named, prompts_named, tools_named
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -153,10 +154,11 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         if talks or judges or type(ask).model_fields:  # nearly no job: pattern single's input has none
             agents = (*agents_named(ask), *((AGENT,) if talks else ()), *judges)
             team = resolve(policy.declared, agents, prompts_named(ask), policy.capabilities, tools_named(ask))
-        demands = demands_of(given.job, models_named(ask), team)
+        demands = demands_of(given.job, demands_named(ask, given.job.model), team)
         team = with_models(policy.declared, team, demands, given.job.needed_capability)
         own = book.funds.tenants.get(given.job.tenant)
-        if cards_of(policy.declared) and (own is None or own.choice is not False):
+        may = cards_of(policy.declared) and (own is None or own.choice is not False)
+        if may and any(name == AUTO or tier_of(name) for demand in demands for name in demand):
             known = KnownModels(partial(policy.learned, given.job.tenant), book.mailboxes.models() if book.mailboxes else {})
             team = with_choice(policy.declared, team, demands, given.job.needed_capability, known)
     except InvalidInput as error:

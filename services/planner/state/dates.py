@@ -27,7 +27,7 @@ def count(job: LiveJob) -> None:
     """While a job only waits for people and for its own timers, a deadline that nobody named stands still, and so does wall time."""
     accepted, limits = job.accepted, job.accepted.limits
     begun = inf if job.idle_since is not None else job.accepted_due + job.idle_seconds
-    if accepted.deadline_seconds is not None and accepted.request.deadline_seconds is None:
+    if job.stands_still and accepted.deadline_seconds is not None:
         job.deadline_due = begun + accepted.deadline_seconds
     if limits.wall_seconds is not None:
         job.wall_due = begun + limits.wall_seconds

@@ -8,7 +8,7 @@ import pytest
 
 from shared.agents.beliefs import NEWEST, Beliefs, Judgement
 from shared.agents.suiting import Means, chosen
-from shared.contracts.agents import QueryKind, RatedModel, Team
+from shared.contracts.agents import Belief, QueryKind, RatedModel, Team
 from shared.contracts.beliefs import KIND, MOST_MODELS, HomeBeliefs
 from shared.contracts.step import StepRequest
 
@@ -97,9 +97,20 @@ def test_an_administrator_has_it_forgotten() -> None:
     reader_late = Beliefs()
     for name, value in stale:
         reader_late.on_entry(KIND, name, value)
+    for name, value in stale:  # his own word of before, which lies behind the record
+        owner.on_entry(KIND, name, value)
+    tell(owner, reader_late)
+    assert owner.models() == reader_late.models() == []
     owner.count(0, 0, 2, (BAD,))
     tell(owner, reader_late)
     assert counts(reader_late) == {"code": (0.0, 1.0)}
+
+
+def test_sums_stay_within_the_contract() -> None:
+    known = Beliefs()
+    for home in range(2):
+        known.on_entry(KIND, str(home), HomeBeliefs(through=1, models={"m:1": {"code": Belief(good=1e6, bad=1e6)}}).to_bytes())
+    assert counts(known) == {"code": (1e6, 1e6)}
 
 
 @pytest.mark.parametrize(("name", "value"), [("x", b"{}"), ("-1", b'{"through":1}'), ("0", b"odd"), ("0", b'{"through":1,"models":[]}')])

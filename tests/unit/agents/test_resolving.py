@@ -12,7 +12,7 @@ from shared.contracts.base import ModelName
 from shared.contracts.chat import Options
 from shared.contracts.job import Needs
 from shared.errors import InvalidInput, TooLarge
-from shared.patterns.port import PatternInput, agents_named, models_named, prompts_named
+from shared.patterns.port import PatternInput, agents_named, demands_named, prompts_named
 
 OFFERED = frozenset({"chat", "critic", "tools"})
 
@@ -126,7 +126,8 @@ def test_a_job_pins_a_bounded_team() -> None:
 
 class Part(PatternInput):
     agent: str | None = None
-    model: ModelName = "m"
+    model: ModelName | None = "m"
+    fallback_models: tuple[ModelName, ...] = ()
 
 
 class Named(PatternInput):
@@ -146,4 +147,6 @@ def test_an_input_is_searched_for_what_it_names() -> None:
     ask = Named(agents=("a", "b"), final_agents=("c",), prompt_ref="p", vote_prompt_ref="q", parts=(Part(agent="d"), Part(model="n")))
     assert list(agents_named(ask)) == ["a", "b", "judge", "c", "d"]
     assert list(prompts_named(ask)) == ["p", "q"]
-    assert list(models_named(ask)) == ["m", "n", "m"]
+    assert list(demands_named(ask, "own")) == [("m",), ("n",), ("m",)]
+    stands_in = Named(parts=(Part(fallback_models=("x", "y")), Part(model=None, fallback_models=("z",))), inner=Part(model=None))
+    assert list(demands_named(stands_in, "own")) == [("m", "x", "y"), ("own", "z")]

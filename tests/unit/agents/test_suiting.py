@@ -169,6 +169,18 @@ def test_little_money_is_spent_on_the_cheapest_and_little_time_on_the_fast() -> 
     assert models(maths, Team(rated=rows), Means(seconds=5.0)) == ["cheap", "auto"]
 
 
+def test_a_bound_of_an_answer_is_not_its_length_and_the_slow_are_better_than_nobody() -> None:
+    """Clients always name one, far above what they get; and where all are too slow the best is taken."""
+    rows = (RatedModel(model="good", quality={"chat": 1.0}, speed=20.0), RatedModel(model="poor", quality={"chat": 0.1}, speed=30.0))
+    in_time = Means(PriorityClass.INTERACTIVE, seconds=120.0)
+    for most in (None, 4_096, 32_000):
+        assert models(asked(CODE, options=Options(max_tokens=most)), Team(rated=rows), in_time) == ["good", "poor", "auto"]
+    assert models(asked(CODE), Team(rated=rows), Means(seconds=1.0)) == ["good", "poor", "auto"]
+    assert models(asked(CODE), Team(rated=(rows[0].changed(speed=5e-324),))) == ["good", "auto"]
+    small = rows[1].changed(window=1)
+    assert models(asked(CODE), Team(rated=(rows[0], small)), Means(seconds=1.0)) == ["good", "auto"]
+
+
 ROWS = st.builds(
     RatedModel,
     model=st.sampled_from(["a:1", "b:1", "c:1", "d:1"]),

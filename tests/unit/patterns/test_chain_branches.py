@@ -10,7 +10,7 @@ from shared.contracts.agents import PinnedPrompt
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import Job
+from shared.contracts.job import Job, Needs
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import CHAIN
 from shared.patterns.port import InvalidPatternInput
@@ -53,6 +53,17 @@ def test_a_step_runs_only_when_an_earlier_answer_says_so(when: dict[str, Any], r
     assert played.text == ("<end <extra>>" if runs else "<end >")
     assert len(played.asked) == 2 + runs
     crashes_alike(CHAIN, job, played, team=TEAM)
+
+
+@pytest.mark.parametrize("agent", [{}, {"agent": "critic"}])
+def test_what_a_step_needs_goes_over_what_its_job_and_agent_need(agent: dict[str, str]) -> None:
+    """Field by field: where its job may run no step leaves by saying something else."""
+    members = tuple(one.changed(needs=Needs(at_most="batch")) for one in TEAM.members)
+    steps = [{"name": "a", "template": "x", **agent, "needs": {"prefers": ["gpu"]}}, {"name": "b", "template": "x", **agent}]
+    job = Job(prompt="in", pattern="chain", input={"steps": steps}, needs=Needs(tags=("eu",), min_vram_bytes=9))
+    [first, second] = [one.needs for one in play(CHAIN, job, echo, team=TEAM.changed(members=members)).asked]
+    assert second == Needs(tags=("eu",), min_vram_bytes=9, at_most="batch" if agent else None)
+    assert first == second.changed(prefers=("gpu",))
 
 
 def test_the_answer_is_that_of_the_last_step_that_was_not_left_out() -> None:

@@ -14,7 +14,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Needs
 from shared.contracts.node import Node
 from shared.placement.choosing import Placement
-from shared.placement.demand import demand_of
+from shared.placement.demand import Demand, demand_of
 from shared.placement.filters import Unplaceable, seen_models
 from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
@@ -140,11 +140,12 @@ def test_a_node_that_is_silent_for_long_is_known_until_it_leaves() -> None:
 
 
 def test_preferred_tags_count_where_a_live_node_has_them() -> None:
-    """All of them, and the model; else any node will do."""
-    wanted = demand_of(step(needs=Needs(prefers=("gpu", "eu"))))
+    """All of them, and the model, and where the step has not failed already, and fits; else any node will do."""
+    prefers = Needs(prefers=("gpu", "eu"))
+    wanted = demand_of(step(needs=prefers))
     plain, near, other = node("n1"), node("n2", mailbox=1, tags=("eu", "gpu")), node("n3", mailbox=2, tags=("eu", "gpu"), models=())
 
-    def found(*nodes: Node) -> list[str]:
+    def found(*nodes: Node, wanted: Demand = wanted) -> list[str]:
         known = placement(*nodes)
         for one in nodes:
             known.ledger.on_credits(credit(one.id, mailbox=one.mailbox), 0.0)
@@ -154,6 +155,10 @@ def test_preferred_tags_count_where_a_live_node_has_them() -> None:
 
     assert found(plain, near, other) == ["n2"]
     assert found(plain, other) == ["n1"]
+    assert found(plain, near, wanted=demand_of(step(needs=prefers, avoid=("n2",)))) == ["n1"]
+    assert found(near, other, wanted=demand_of(step(needs=prefers, avoid=("n2",)))) == ["n2"]
+    narrow = node("n2", mailbox=1, tags=("eu", "gpu"), models=(MODEL.changed(window=3_000),))
+    assert found(plain, narrow, wanted=demand_of(step(needs=prefers, prompt="x" * 12_000))) == ["n1"]
 
 
 def test_what_nodes_tell_of_a_model_is_told_together() -> None:

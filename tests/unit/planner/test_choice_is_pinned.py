@@ -27,6 +27,11 @@ TWO: dict[str, Any] = {
     "prompt": "q",
     "input": {"steps": [{"name": "a", "template": CODE}, {"name": "b", "template": POEM}]},
 }
+FORK: dict[str, Any] = {
+    "pattern": "fork",
+    "prompt": "q",
+    "input": {"of": "j_1", "pattern": "chain", "version": 1, "given": TWO["input"]},
+}
 
 
 def made(tenants: dict[str, TenantLimits] | None = None, **policy: Any) -> Desk:
@@ -76,9 +81,13 @@ def test_history_tells_how_it_was_chosen(desk: Desk) -> None:
     assert (told.kind, next(iter(told.scores)), told.left_out) == ("code", "coder:7b", {"tiny:1b": "window"})
 
 
-def test_another_release_that_chooses_otherwise_lets_a_job_go_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["auto", "tier:medium"])
+@pytest.mark.parametrize("job", [TWO, FORK], ids=["chain", "fork"])
+def test_another_release_that_chooses_otherwise_lets_a_job_go_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], model: str
+) -> None:
     """Its weights, its words: what was asked is known by what the pattern asked for, not by what was chosen for that."""
-    desk.submit(**TWO)
+    desk.submit(**job, model=model)
     asked_ = desk.step
     monkeypatch.setattr(suiting, "_quality", lambda row, *_: row.model == "poet:7b")
     desk.take_over()
@@ -114,13 +123,18 @@ def test_what_is_believed_and_seen_is_that_of_the_acceptance() -> None:
     assert desk.step.request.model == "poet:7b"
 
     class Seen:
+        looks = 0
+
         def models(self) -> dict[str, RatedModel]:
+            Seen.looks += 1
             return {"poet:7b": RatedModel(model="poet:7b", state="free")}
 
     desk.book.mailboxes = type("Mailboxes", (Seen,), {"give": lambda *_: None, "digest": lambda *_: None})()
     desk.submit(prompt=CODE)
     assert [row.state for row in desk.job.accepted.team.rated] == ["free", "away", "away"]
     assert desk.step.request.model == "poet:7b"
+    desk.submit(prompt=CODE, model="coder:7b")
+    assert Seen.looks == 1, "a job that names its model has nothing to choose from"
 
 
 def test_who_has_spent_nearly_all_gets_the_cheapest(desk: Desk) -> None:
@@ -135,6 +149,21 @@ def test_who_has_spent_nearly_all_gets_the_cheapest(desk: Desk) -> None:
     assert poem.model == "coder:7b"
     desk.take_over()
     assert desk.step.request.model == "coder:7b"
+
+
+@pytest.mark.parametrize(("named", "idle"), [({}, 50_000.0), ({"deadline_seconds": 80_000.0}, 0.0)])
+def test_time_that_people_take_leaves_no_model_out(desk: Desk, named: dict[str, Any], idle: float) -> None:
+    """A deadline that nobody named stands still meanwhile; another one does not."""
+    review = {"deadline_seconds": 50_000.0, "default": "approve"}
+    steps = [{"name": "a", "template": CODE, "review": review}, {"name": "b", "template": CODE}, {"name": "c", "template": CODE}]
+    desk.submit(prompt="q", pattern="chain", input={"steps": steps}, **named)
+    desk.say(succeeded(desk.job, desk.step, "fine", claim=None))
+    desk.wait(50_001.0)
+    desk.say(succeeded(desk.job, desk.step, "fine", claim=None))
+    for _ in range(2):
+        used = desk.job.run.context.so_far
+        assert (used.seconds, used.idle) == pytest.approx((50_001.0, idle), abs=2.0)
+        desk.take_over()
 
 
 def test_a_step_is_served_in_no_more_urgent_class_than_it_asks_for(desk: Desk) -> None:
