@@ -8,12 +8,14 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
 from shared.access import load
 from shared.agents.table import Declarations
-from shared.contracts import erased, keys, schedule
+from shared.contracts import erased, keys, schedule, tasks
 from shared.processing.erasing import Erasing
 from shared.processing.registry import follow_registry
 from shared.processing.tail import Tail
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
+
+MOST_PINS = 10_000
 
 
 class Administered:
@@ -24,11 +26,14 @@ class Administered:
         self.schedules, self.agents = ScheduleTable(topics.settings.capabilities), Declarations()
         self.access = load(settings.keys_file, environment.clock)
         self.erasing = Erasing(environment.clock, events.erase, kept_seconds=settings.status_ttl_seconds)
+        self.pins = set[str]()
+        """As they stand: `<node>/<model>`."""
         kinds = {
             "tenant": events.tenants.limits.on_entry,
             erased.KIND: self.erasing.on_entry,
             keys.KIND: self.access.on_entry,
             schedule.KIND: self.schedules.apply,
+            tasks.PIN: self._on_pin,
         }
         self.tail: Tail = follow_registry(
             environment.log,
@@ -39,6 +44,12 @@ class Administered:
             kinds={**kinds, **self.agents.kinds},
         )
         self.schedules.complete = self.agents.complete = self.access.complete = self.tail.caught_up
+
+    def _on_pin(self, _kind: str, name: str, value: bytes | None) -> None:
+        if value is None:
+            self.pins.discard(name)
+        elif len(self.pins) < MOST_PINS:
+            self.pins.add(name)
 
     async def run(self) -> None:
         """Read, and erase what the entries ask for, until cancelled."""

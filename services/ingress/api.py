@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
@@ -87,7 +88,9 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(door: Door, environment: Environment, outbox: Outbox, table: ScheduleTable, *, version: str) -> IngressApi:
+def build_api(
+    door: Door, environment: Environment, outbox: Outbox, table: ScheduleTable, *, pins: Collection[str], version: str
+) -> IngressApi:
     """The application of one instance."""
     declaring = Declaring(door, outbox, environment.topics)
     app = IngressApi(title="tutti", version=version, redoc_url=None)
@@ -96,7 +99,7 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
     batched = {dialect.path: dialect for dialect in served() if dialect.batched}
     batches, files = BatchRoutes(door, batched), FileRoutes(door, batched)
     app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
-    tasks = TaskRoutes(door, declaring, jobs)
+    tasks = TaskRoutes(door, declaring, jobs, pins)
     events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
     nodes = NodeRoutes(door, declaring, environment)

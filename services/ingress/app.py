@@ -72,7 +72,7 @@ class Ingress:
             access=declared.access,
             files=StoredFiles(environment, self._outbox),
         )
-        self._api = build_api(self.door, environment, self._outbox, declared.schedules, version="0.1.0")
+        self._api = build_api(self.door, environment, self._outbox, declared.schedules, pins=declared.pins, version="0.1.0")
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness

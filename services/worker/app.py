@@ -61,11 +61,11 @@ class WorkerService:
         health, cap = self.attempts.health, environment.settings.dead_letter_cap
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots, health), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
-        self.attempts.chores.ended = self.registration.look
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self.keeping = Keeping(here, self.registration, self.attempts, self._watch, backend)
+        self.attempts.chores.ended = self.keeping.on_task
         self._watch.on_node = self.announcer.on_own_record
         self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance, **self.keeping.kinds}
         servers = environment.settings.kafka_servers

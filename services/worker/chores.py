@@ -29,7 +29,7 @@ class Chores:
         self._waiting: list[Attempt] = []
         self._running: dict[Lane, Attempt] = {}
         self._told: tuple[RunningTask, ...] = ()
-        self.ended: Callable[[], None] = lambda: None
+        self.ended: Callable[[Attempt], None] = lambda _: None
         """The node's models may be others now."""
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Chores:
     def done(self, attempt: Attempt) -> None:
         """It has ended, one way or the other."""
         self._running.pop(_lane(attempt), None)
-        self.ended()
+        self.ended(attempt)
 
     def now(self) -> tuple[RunningTask, ...]:
         """What the Node record says of them."""

@@ -169,6 +169,12 @@ class Registration:
         self._loading.add(model)
         self._here.places_changed.set()
 
+    def loads(self, model: str) -> None:
+        """It is being loaded before it is asked for, until `answers`: what is told others counts it, so that none of them loads it, too."""
+        self._loading.add(model)
+        self._models = tuple(known.model_copy(update={"resident": known.resident or known.name == model}) for known in self._models)
+        self._here.node_news.set()
+
     def holds(self, model: str, running: Collection[str]) -> bool:
         """Whether a call of it may begin beside calls of these: none of them has to leave memory for it, as far as is known."""
         there = model in running or any(known.name == model and known.resident for known in self._models)

@@ -7,7 +7,6 @@ and a worker that starts again goes on with what its earlier boot, or else the o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from statistics import fmean
 
 from shared.contracts.base import at_most
 from shared.contracts.node import HOURS, MOST_DEMANDED
@@ -70,11 +69,11 @@ class WarmModels:
         return dict(sorted(found.items(), key=lambda each: (-sum(each[1]), each[0]))[:MOST_DEMANDED])
 
     def adopt(self, told: Iterable[Mapping[str, tuple[int, ...]]], wall: float) -> None:
-        """What others, or an earlier boot, have told, where nothing is known here: the mean of it."""
+        """What others, or an earlier boot, have told, where nothing is known here: the mean of all, so that their sum stays what it is."""
         every = list(told)
         for model in {model for one in every for model in one} - self._models.keys():
             known = [one[model] for one in every if model in one]
-            self._of(model, wall).usual = [fmean(counts) for counts in zip(*known, strict=True)]
+            self._of(model, wall).usual = [sum(counts) / len(every) for counts in zip(*known, strict=True)]
 
     def _of(self, model: str, wall: float) -> _Hours:
         day = int(wall) // (_HOUR * HOURS)

@@ -156,9 +156,13 @@ class Declarations:
             raise DeclarationsFull(f"the registry holds at most {MOST_ENTRIES} versions and aliases, and {MOST_BYTES} bytes of them")
 
     def names(self, kind: str) -> list[str]:
-        """All that may be named, by alphabet."""
-        declared = (name for name, of_name in self._names[kind].items() if LATEST in of_name.aliases)
-        return sorted({*declared, *BUILT_IN[kind]})
+        """All that may be named, by alphabet; not where its content was passed over (of a later release) and only the alias is here."""
+        return sorted(name for name in {*self._names[kind], *BUILT_IN[kind]} if self._latest(kind, name) is not None)
+
+    def _latest(self, kind: str, name: str) -> Declared | None:
+        of_name = self.declared(kind, name)
+        moved = of_name.aliases.get(LATEST)
+        return BUILT_IN[kind].get(name) if moved is None else of_name.bodies.get(moved.version)
 
     def versions(self, kind: str, name: str) -> Versions:
         """All versions and aliases of a name. Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool, UnknownCard."""

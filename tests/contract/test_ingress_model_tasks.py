@@ -95,6 +95,36 @@ async def test_a_pin_stands_in_the_registry_until_the_model_is_given_up() -> Non
         assert [value for _, value in gone] == [None, None]
 
 
+async def test_a_refused_order_pins_nothing() -> None:
+    """The backlog is full: nothing would ever do it, or say so."""
+    async with world(memory(), nodes=NODES) as at:
+        at.ingress.door.backlog.retry_after_seconds = lambda *_: 7.0  # type: ignore[method-assign]
+        assert (await at.client.post(TASKS, json={"action": "pin", "model": "tiny:1"})).status_code == 429
+        assert entries(at) == []
+
+
+@pytest.mark.parametrize("action", ["unpin", "unload", "delete"])
+async def test_a_pin_that_no_node_can_give_up_is_given_up(action: str) -> None:
+    """Of a node that has left, or has lost the model: by an order for all, or for that node; whatever else comes of the order."""
+    async with world(memory(), nodes=NODES) as at:
+        pins = ("gone/tiny:1", "c/tiny:1", "gone/lost", "gone/lost:8b")
+        for name in pins:
+            await at.planner.send([Message(at.topics.registry, Pin(by="x", at=1.0).to_bytes(), f"pin/{name}".encode(), 0, envelope("pin"))])
+        await until(lambda: len(at.ingress._declared.pins) == len(pins), "they are read")
+
+        async def left(order: dict[str, Any], status: int) -> list[str]:
+            said = await at.client.post(TASKS, json={"action": action, **order})
+            assert said.status_code == status, said.text
+            return sorted((key or b"").decode() for key, value in entries(at)[len(pins) :] if value is None)
+
+        assert await left({"model": "tiny:1", "nodes": ["a"]}, 202) == ["pin/a/tiny:1"]
+        assert await left({"model": "lost:latest"}, 404) == ["pin/a/tiny:1", "pin/gone/lost"]
+        every = ["pin/a/tiny:1", "pin/a/tiny:1", "pin/b/tiny:1", "pin/c/tiny:1", "pin/gone/lost", "pin/gone/tiny:1"]
+        assert await left({"model": "tiny:1"}, 202) == every
+        await until(lambda: at.ingress._declared.pins == {"gone/lost:8b"}, "it is read")
+        assert acts(at)[1] == (action, "model", "lost:latest: gone/lost")
+
+
 async def tell(at: World, *progress: TaskProgress) -> None:
     """As a worker does it."""
     [seen] = at.planner.jobs.values()

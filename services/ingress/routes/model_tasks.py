@@ -5,6 +5,7 @@ The nodes are chosen here, once, by what they have told; the job names them, so 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic_core import to_json
@@ -24,12 +25,13 @@ from services.ingress.routes.jobs import Jobs
 from shared.access import Client, Right
 from shared.clock import Clock
 from shared.contracts import ids
-from shared.contracts.base import NodeId, PriorityClass
+from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.job import Job
+from shared.contracts.node import Node
 from shared.contracts.result import Status
 from shared.contracts.tasks import PIN, Action, Pin
-from shared.model_names import spelling
+from shared.model_names import canonical, spelling
 from shared.patterns.models import MODELS
 
 ORDER_BYTES = 64 * 1024
@@ -38,10 +40,10 @@ _PINS = frozenset({Action.PIN, Action.UNPIN, Action.UNLOAD, Action.DELETE})
 
 
 class TaskRoutes:
-    """Of one instance."""
+    """Of one instance. `pins`: entries as they stand."""
 
-    def __init__(self, door: Door, declaring: Declaring, jobs: Jobs) -> None:
-        self._door, self._declaring, self._jobs = door, declaring, jobs
+    def __init__(self, door: Door, declaring: Declaring, jobs: Jobs, pins: Collection[str]) -> None:
+        self._door, self._declaring, self._jobs, self._pins = door, declaring, jobs, pins
 
     async def create(self, request: Request) -> Response:
         """202 with the job's id once Kafka has it. Raises Refused, and as any submission."""
@@ -50,6 +52,7 @@ class TaskRoutes:
         fields = await self._fields(request, order, stream=False)
         given = JobSubmission.model_validate(fields | ({"class": order.priority_class} if order.priority_class else {}))
         status, _ = await self._jobs.submit(given, call, client)
+        await self._note_pins(order, fields["input"], client)
         shown = {"id": ids.public(status.id), "state": status.state, "nodes": fields["input"]["nodes"]}
         return Response(to_json(shown), 202, {"location": f"/v1/jobs/{shown['id']}"}, media_type="application/json")
 
@@ -83,12 +86,17 @@ class TaskRoutes:
             raise Refused(no_node(("the list of nodes, which is not read yet",), door.settings.retry_after_seconds))
         meant = door.offered.meant(order.model)
         order = order.model_copy(update={"model": meant[0] if meant else order.model})
-        where = targets(order, door.registry.table)
+        await door.open()
+        try:
+            where = targets(order, door.registry.table)
+        except Refused:  # nobody is left to do it: what stands of it goes nevertheless
+            if lost := self._lost_pins(order, order.model):
+                await self._declaring.tell(request, order.action.value, "model", f"{order.model}: {', '.join(lost)}"[:_SHOWN])
+                await self._put_pins(lost, None)
+            raise
         ask = {"action": order.action.value, "name": order.model, "nodes": [target.model_dump() for target in where]}
         named = f"{order.model} on {', '.join(target.node for target in where)}"
-        await door.open()
         await self._declaring.tell(request, order.action.value, "model", named[:_SHOWN])
-        await self._note_pins(request, order, {target.node for target in where})
         return {
             "prompt": f"{order.action.value} {order.model}",
             "pattern": MODELS.name,
@@ -97,15 +105,27 @@ class TaskRoutes:
             "stream": stream,
         }
 
-    async def _note_pins(self, request: Request, order: TaskOrder, nodes: set[NodeId]) -> None:
-        """Where it is to stay, or no longer, so that each node's worker knows it whatever is started again."""
+    async def _note_pins(self, order: TaskOrder, given: dict[str, Any], client: Client) -> None:
+        """Where it is to stay, or no longer, so that each node's worker knows it whatever is started again: once the job is taken."""
         if order.action not in _PINS:
             return
-        by = self._door.access.identify(call_headers(request.scope).api_key).name
-        pin = Pin(by=by, at=self._door.clock.wall()).to_bytes() if order.action is Action.PIN else None
-        for node in [node for node in self._door.registry.table if node.id in nodes]:
-            model = spelling(order.model, [model.name for model in node.models]) or order.model
-            await self._declaring.put(PIN, f"{node.id}/{model}", pin)
+        pin = Pin(by=client.name, at=self._door.clock.wall()).to_bytes() if order.action is Action.PIN else None
+        model, nodes = given["name"], {target["node"] for target in given["nodes"]}
+        there = {node.id: _spelled(node, model) or model for node in self._door.registry.table if node.id in nodes}
+        await self._put_pins([*(f"{node}/{name}" for node, name in there.items()), *self._lost_pins(order, model)], pin)
+
+    def _lost_pins(self, order: TaskOrder, model: str) -> list[str]:
+        """Entries that are to be given up, too, of nodes that have left, or do not have the model now."""
+        if order.action is Action.PIN or order.action not in _PINS or order.tags:
+            return []
+        there = {node.id for node in self._door.registry.table if _spelled(node, model)}
+        found = [entry.partition("/") for entry in self._pins]
+        meant = (pin for pin in found if canonical(pin[2]) == canonical(model) and pin[0] not in there)
+        return sorted("".join(pin) for pin in meant if not order.nodes or pin[0] in order.nodes)
+
+    async def _put_pins(self, entries: list[str], pin: bytes | None) -> None:
+        for entry in dict.fromkeys(entries):
+            await self._declaring.put(PIN, entry, pin)
 
     async def _begin(self, request: Request, order: TaskOrder, call: CallHeaders, client: Client, *, stream: bool) -> tuple[Caller, bytes]:
         door = self._door
@@ -114,7 +134,13 @@ class TaskRoutes:
         job = Job.model_validate(fields | {"id": door.submitter.new_id(), "tenant": client.tenant_of(call.tenant)})
         priority_class = client.class_of(call.priority_class, PriorityClass.STANDARD)
         await door.judge(job, client, priority_class, order.deadline_seconds, at_once=False)
-        return door.call(await door.record_of(job, client), priority_class, order.deadline_seconds, call.trace)
+        record = await door.record_of(job, client)
+        await self._note_pins(order, fields["input"], client)
+        return door.call(record, priority_class, order.deadline_seconds, call.trace)
+
+
+def _spelled(node: Node, model: str) -> str | None:
+    return spelling(model, [known.name for known in node.models])
 
 
 class _Waiting:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +22,8 @@ from shared.contracts.usage import Usage
 
 FOR_EVER = -1
 WARM = "5m"
-"""Of what is loaded before it is asked for, whatever calls say."""
+"""Of what is loaded before it is asked for, unless calls say more."""
+_SECONDS = {"h": 3_600.0, "m": 60.0, "s": 1.0}
 _HERE = ("127.0.0.1", "localhost", "::1")
 _DISK_STEP = 500_000_000
 _NOT_THERE = ("file does not exist", "pull model manifest", "invalid model name", "unauthorized")
@@ -41,7 +44,7 @@ class OllamaTasks:
 
     async def warm(self, model: str) -> None:
         """Into memory, or to stay there, without a question. Raises ModelCallFailed."""
-        await self._load(model, None, FOR_EVER if model in self.pinned else WARM)
+        await self._load(model, None, FOR_EVER if model in self.pinned else max(WARM, self._usual, key=_stays))
 
     async def perform(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         """Its progress, then the end. Raises ModelCallFailed."""
@@ -119,6 +122,12 @@ def disk_free(settings: WorkerSettings) -> int | None:
     except (OSError, RuntimeError):  # no such folder, or no home
         return None
     return free // _DISK_STEP * _DISK_STEP
+
+
+def _stays(keep_alive: str) -> float:
+    """Seconds of a duration as Go writes it; a negative one is for ever."""
+    parts = re.findall(r"(\d+\.?\d*)([a-zµ]*)", keep_alive)
+    return inf if keep_alive.startswith("-") else sum(float(number) * _SECONDS.get(unit, 0.0) for number, unit in parts)
 
 
 def _failed(message: str) -> ModelCallFailed:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared.agents import table as tables
 from shared.agents.built_in import AGENTS, BUILT_IN
+from shared.agents.cards import cards_of
 from shared.agents.resolving import check_declared
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, InvalidAlias, UnknownAgent, UnknownPrompt
 from shared.contracts.agents import Agent, Moved, Prompt
@@ -107,6 +108,19 @@ def test_a_version_without_its_alias_is_not_declared_yet() -> None:
     with pytest.raises(UnknownPrompt):
         table.find("prompt", "p")
     assert list(table.to_declare("prompt", "p", Prompt(template="x"), at=1.0, by="")) == ["p:latest"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_named_is_found(kind: str) -> None:
+    """Also where the content was passed over, as one of a later release is, and only its alias is here: of new names, and built-in ones."""
+    table = Declarations()
+    moved = Moved(version="0123456789ab", at=0.0, by="").to_bytes()
+    for name in ("late", *BUILT_IN[kind]):
+        table.on_entry(kind, f"{name}:latest", moved)
+    assert table.names(kind) == []
+    assert not cards_of(table)
+    whole = Declarations()
+    assert [whole.find(kind, name).name for name in whole.names(kind)] == sorted(BUILT_IN[kind])
 
 
 @pytest.mark.parametrize(

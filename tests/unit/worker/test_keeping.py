@@ -7,17 +7,23 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+import pytest
+
 from services.worker.backends.base import BackendProbe, ModelCallFailed
+from services.worker.warming import RECENT_SECONDS, WarmModels
 from shared.agents.table import Declarations
+from shared.clock import LoopClock
 from shared.contracts import headers, maintenance
 from shared.contracts.agents import ModelCard
 from shared.contracts.failure import FailureKind
 from shared.contracts.maintenance import Maintenance
-from shared.contracts.node import NodeModel
+from shared.contracts.node import HOURS, Node, NodeModel
 from shared.contracts.outcome import StepSucceeded
-from shared.contracts.tasks import PIN, Pin
+from shared.contracts.tasks import PIN, Action, Pin
+from shared.placement.copies import by_model
 from shared.processing.registry import registry_key
 from tests.unit.worker.scripted_backend import ScriptedBackend
+from tests.unit.worker.test_chores import task
 from tests.unit.worker.world import NODE, World, play, step
 
 ENTRY = Pin(by="admin", at=1.0).to_bytes()
@@ -30,14 +36,17 @@ class Ollama(ScriptedBackend):
     loaded: list[str] = field(default_factory=list)
     warmed: list[str] = field(default_factory=list)
     pinned: set[str] = field(default_factory=set)
-    refuses: ModelCallFailed | None = None
+    unloaded: list[str] = field(default_factory=list)
+    refuses: Exception | None = None
+    load_seconds: dict[str, float] = field(default_factory=dict)
 
     async def probe(self) -> BackendProbe:
         return BackendProbe(version="0.34.0", manages=True)
 
     async def models(self) -> tuple[NodeModel, ...]:
         if self.calls:
-            self.loaded = [self.calls[-1].model]
+            last = self.calls[-1]
+            self.loaded = [] if last.step.task is not None and last.step.task.action is Action.UNLOAD else [last.model]
             self.calls.clear()
         return tuple(NodeModel(name=name, resident=name in self.loaded, pinned=name in self.pinned) for name in self.known)
 
@@ -45,7 +54,12 @@ class Ollama(ScriptedBackend):
         self.warmed.append(model)
         if self.refuses is not None:
             raise self.refuses
+        await LoopClock().sleep(0.0 if model in self.loaded else self.load_seconds.get(model, 0.0))
         self.loaded = [model]
+
+    async def unload(self, model: str) -> None:
+        self.unloaded.append(model)
+        self.loaded.remove(model)
 
 
 def declare(world: World, key: str, value: bytes | None) -> None:
@@ -155,6 +169,113 @@ def test_what_others_are_asked_for_is_loaded_by_one() -> None:
             running["n1"].task.cancel()
             await world.until(lambda: nodes["n3"].loaded == ["other"], 90)
             assert nodes["n2"].loaded == ["small"]
-            assert not nodes["n2"].warmed
+            assert set(nodes["n2"].warmed) == {"small"}  # it is told to stay, and nothing else
 
     play(scenario)
+
+
+def test_models_that_put_each_other_out_are_loaded_ever_more_seldom() -> None:
+    """The server holds one, and says so nowhere."""
+
+    async def scenario(world: World) -> None:
+        for model in ("small", "other"):
+            declare(world, f"{PIN}/{NODE}/{model}", ENTRY)
+        backend = Ollama()
+        async with world.worker(backend):
+            await world.clock.sleep(1_800)
+            assert 6 <= len(backend.warmed) <= 12
+
+    play(scenario)
+
+
+def test_a_load_that_takes_long_is_nobody_elses() -> None:
+    """It is told while it goes on, so no other node thinks that a copy is missing."""
+
+    async def scenario(world: World) -> None:
+        nodes = {name: Ollama(load_seconds={"small": 120.0}) for name in ("n1", "n2", "n3")}
+        card(world, 1)
+        async with AsyncExitStack() as stack:
+            for name, backend in nodes.items():
+                await stack.enter_async_context(world.worker(backend, node=name, process=name))
+            await world.until(lambda: any(backend.warmed for backend in nodes.values()))
+            await world.clock.sleep(200)
+            assert [name for name, backend in nodes.items() if backend.warmed] == ["n1"]
+            nodes["n1"].loaded.clear()
+            nodes["n1"].refuses = ModelCallFailed(FailureKind.MODEL_ERROR, "no")
+            await world.until(lambda: bool(nodes["n2"].warmed), 90)  # n1 does not do its part
+            assert not nodes["n3"].warmed
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("fault", ["hangs", "raises", "unreadable"])
+def test_no_fault_of_one_model_ends_the_keeping_of_others(fault: str) -> None:
+    """A load without an end, an error that nobody has thought of, a card of which only the alias could be read."""
+
+    async def scenario(world: World) -> None:
+        backend = Ollama()
+        if fault == "unreadable":
+            value = Declarations().to_declare("card", "c", ModelCard(model="small"), at=1.0, by="admin")["c:latest"]
+            world.write(world.topics.registry, 0, value, headers.envelope("card"), registry_key("card", "c:latest"))
+        else:
+            backend.load_seconds["small"] = 1e9 if fault == "hangs" else 0.0
+            backend.refuses = RuntimeError("x") if fault == "raises" else None
+            declare(world, f"{PIN}/{NODE}/small", ENTRY)
+        async with world.worker(backend, first_token_timeout_seconds=50.0) as worker:
+            await world.clock.sleep(20)
+            assert bool(backend.warmed) == (fault != "unreadable")
+            backend.refuses = None
+            declare(world, f"{PIN}/{NODE}/other", ENTRY)
+            await world.until(lambda: backend.loaded == ["other"], 90)
+            await worker.end()
+
+    play(scenario)
+
+
+def test_what_an_administrator_puts_out_is_not_brought_back_at_once() -> None:
+    """Though it is likely to be asked for."""
+
+    async def scenario(world: World) -> None:
+        backend = Ollama()
+        async with world.worker(backend):
+            world.route(*(step(number) for number in range(5)))
+            await world.until(lambda: backend.warmed == ["small"], 90)
+            world.route(task(10, Action.UNLOAD, "small"))
+            await world.until(lambda: not backend.loaded)
+            before = len(backend.warmed)
+            await world.clock.sleep(RECENT_SECONDS - 30)
+            assert (backend.loaded, len(backend.warmed)) == ([], before)
+
+    play(scenario)
+
+
+def test_what_comes_when_the_machine_is_wanted_leaves_again() -> None:
+    async def scenario(world: World) -> None:
+        declare(world, f"{PIN}/{NODE}/small", ENTRY)
+        backend = Ollama(load_seconds={"small": 50.0})
+        async with world.worker(backend) as worker:
+            await world.until(lambda: backend.warmed == ["small"])
+            worker.service.attempts.close("the owner is back")
+            await world.until(lambda: backend.unloaded == ["small"])
+
+    play(scenario)
+
+
+def test_what_was_short_before_a_long_call_says_nothing_behind_it() -> None:
+    """Else all that were busy meanwhile load at once."""
+
+    async def scenario(world: World) -> None:
+        there = {"boot": "b", "mailbox": 0, "backend": "ollama", "manages": "chat", "at": 0.0, "models": (NodeModel(name="m"),)}
+        able = by_model([Node.model_validate({"id": name, **there}) for name in ("a", NODE)])
+        keeping, asked = world.service(Ollama()).keeping, ("m", True)
+        assert [keeping._turns(able, {asked: 1}, now) for now in (100.0, 120.0, 131.0)] == [set(), set(), {asked}]
+        assert [keeping._turns(able, {asked: 1}, now) for now in (500.0, 520.0, 531.0)] == [set(), set(), {asked}]
+
+    play(scenario)
+
+
+def test_a_restart_leaves_the_sum_of_the_demand_as_it_is() -> None:
+    """Of ten others one is asked."""
+    begins = WarmModels()
+    begins.adopt([{"m": (100,) * HOURS}, *({} for _ in range(9))], 0.0)
+    assert begins.told(["m"], 0.0) == {"m": (10,) * HOURS}

@@ -72,6 +72,18 @@ async def test_a_call_always_states_temperature_limit_keep_alive_and_profile(fak
     assert headers["traceparent"] == TRACE
 
 
+@pytest.mark.parametrize(
+    ("usual", "warm"), [("5m", "5m"), ("90s", "5m"), ("0", "5m"), ("1h30m", "1h30m"), ("300500ms", "5m"), ("24h", "24h"), ("-1m", "-1m")]
+)
+async def test_what_is_warmed_stays_as_long_as_what_is_asked(fake: FakeEndpoint, usual: str, warm: str) -> None:
+    """Five minutes at least; an operator's longer time stands."""
+    fake.ndjson("/api/generate", DONE)
+    backend = OllamaBackend(WorkerSettings(url=fake.url, keep_alive=usual))
+    await backend.warm("small")
+    await backend.close()
+    assert fake.asked[-1][1]["keep_alive"] == warm
+
+
 async def test_messages_are_sent_in_ollamas_form(fake: FakeEndpoint, ollama: OllamaBackend) -> None:
     """Bare base64 images, tool arguments as objects, tool results with their names."""
     fake.ndjson("/api/chat", DONE)

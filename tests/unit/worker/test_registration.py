@@ -94,7 +94,7 @@ def test_the_hour_of_the_day_is_learned() -> None:
     assert seen.used("a", day + nine + 1_500)
     assert not seen.used("a", day + nine + 7_200)
     other = WarmModels()
-    other.adopt([seen.told(["a"], 2 * day), {"a": (3,) * HOURS, "b": (1,) * HOURS}], 2 * day)
+    other.adopt([seen.told(["a"], 2 * day), {"a": (3,) * HOURS, "b": (2,) * HOURS}], 2 * day)
     assert [other.told("ab", 2 * day)[model][9] for model in "ab"] == [9, 1]
     assert seen.told(["a"], 30 * day) == {}
     assert seen.told([], 30 * day) == {}
