@@ -253,10 +253,10 @@ _STATES: tuple[Readiness, ...] = ("free", "busy", "cold")
 
 
 def seen_models(nodes: Sequence[NodeView]) -> dict[str, RatedModel]:
-    """What these live nodes tell of their models, by full names: the best state and speed, the largest window, what any of them can."""
+    """What these live nodes tell of their models that write, by full names: the best state and speed, the largest window, what any can."""
     found: dict[str, RatedModel] = {}
     at_work = (view for view in nodes if view.node.at_work and not view.node.broken)
-    for view, model in [(each, model) for each in at_work for model in each.node.models if not model.broken]:
+    for view, model in [(each, model) for each in at_work for model in each.node.models if not model.broken and _writes(model)]:
         there = Candidate(view, model, load_seconds=_load_seconds(model), avoided=False)
         free = view.account.running < view.node.slots
         row = RatedModel.of_valid(
@@ -270,6 +270,11 @@ def seen_models(nodes: Sequence[NodeView]) -> dict[str, RatedModel]:
         name = canonical(model.name)
         found[name] = row if name not in found else _either(found[name], row)
     return found
+
+
+def _writes(model: NodeModel) -> bool:
+    """A card may say otherwise of an embedder: its nodes know."""
+    return any(operation != Operation.EMBED for operation in model.operations)
 
 
 def _either(one: RatedModel, other: RatedModel) -> RatedModel:

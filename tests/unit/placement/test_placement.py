@@ -165,10 +165,11 @@ def test_what_nodes_tell_of_a_model_is_told_together() -> None:
     """The best state and speed, the largest window, what any can; not of nodes or models that take nothing."""
     slow = MODEL.changed(name="small:1b", decode_tokens_per_second=5.0, window=2048, abilities={"vision": False, "tools": False})
     fast = MODEL.changed(decode_tokens_per_second=50.0, resident=True, abilities={"tools": True})
+    embedder = MODEL.changed(name="embedder", operations=("embed",))
     views = [
         view(node("n1", models=(slow, MODEL.changed(name="other")))),
         view(node("n2", models=(fast,)), credit("n2", running=1)),
-        view(node("n3", models=(MODEL.changed(name="gone", broken=True), MODEL.changed(name="third"))), credit("n3")),
+        view(node("n3", models=(MODEL.changed(name="gone", broken=True), MODEL.changed(name="third"), embedder)), credit("n3")),
         view(node("n4", models=(MODEL.changed(name="drained"),), draining=True)),
     ]
     seen = seen_models(views)
