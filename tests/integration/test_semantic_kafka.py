@@ -23,7 +23,11 @@ from shared.clock import SystemClock
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.ollama, pytest.mark.alone, pytest.mark.timeout(300)]
 CLOCK = SystemClock()
-PATIENT = {"TUTTI_PLANNER__CACHE_MEANING_SECONDS": "2"}
+PATIENT = {
+    "TUTTI_PLANNER__CACHE_MEANING_SECONDS": "2",
+    "TUTTI_CACHE__SEMANTIC_SECONDS": "1.9",
+    "TUTTI_CACHE__STORE_TIMEOUT_SECONDS": "0.5",
+}
 """What is served is looked at here, not how soon: a busy machine makes a miss of a lookup after 80 ms, as it should."""
 ASKED, SAME, OTHER = "How tall is Mount Everest?", "What is the height of Mount Everest?", "What is the height of Mount Fuji?"
 
