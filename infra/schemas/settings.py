@@ -52,11 +52,8 @@ def page() -> str:
 
 
 def _own(module: Any) -> type[BaseSettings]:
-    return next(kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__ and _reads(kind))
-
-
-def _reads(kind: type) -> bool:
-    return issubclass(kind, BaseSettings)
+    kinds = (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__)
+    return next(kind for kind in kinds if issubclass(kind, BaseSettings))
 
 
 def _of(kind: type[BaseModel], prefix: str | None = None, above: str = "") -> Iterator[Setting]:

@@ -33,10 +33,13 @@ class _Hours:
             self.today = [0.0] * HOURS
         self.day = max(day, self.day)
 
+    def lately(self, wall: float) -> bool:
+        """Whether it was asked for of late."""
+        return 0 <= wall - self.asked_at < RECENT_SECONDS
+
     def likely(self, hour: int, wall: float) -> float:
         """Calls within this hour."""
-        lately = 0 <= wall - self.asked_at < RECENT_SECONDS
-        return max(self.usual[hour], sum(self.today[hour - 1 : hour + 1] if hour else self.today[:1]) if lately else 0.0)
+        return max(self.usual[hour], sum(self.today[hour - 1 : hour + 1] if hour else self.today[:1]) if self.lately(wall) else 0.0)
 
 
 class WarmModels:
@@ -53,7 +56,7 @@ class WarmModels:
 
     def used(self, model: str, wall: float) -> bool:
         """Whether it was asked for of late."""
-        return model in self._models and 0 <= wall - self._models[model].asked_at < RECENT_SECONDS
+        return model in self._models and self._models[model].lately(wall)
 
     def told(self, models: Collection[str], wall: float) -> dict[str, tuple[int, ...]]:
         """Of these the ones that are asked for most: calls that are likely in each hour of the day."""
