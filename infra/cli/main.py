@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from infra.cli.exits import HELP, CommandExit, Exit, stop_for
+from shared import __version__
 from shared.errors import TuttiError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -104,7 +105,7 @@ def _settings_problem(error: ValueError) -> CommandExit | None:
 
 
 @click.group(cls=Commands, epilog=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="tutti-cluster", prog_name="tutti")
+@click.version_option(__version__, prog_name="tutti")
 def main() -> None:
     """One LLM cluster from unequal machines: jobs over Kafka and REST, run on Ollama nodes."""
     logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is the command's one line; `run` sets up logs of its own

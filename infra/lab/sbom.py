@@ -25,6 +25,8 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from shared import __version__
+
 ADVISORIES = "https://api.osv.dev/v1/querybatch"
 SCAN_SECONDS = 20.0
 OURS = "tutti-cluster"
@@ -112,7 +114,7 @@ async def scan(locked: Mapping[str, Locked]) -> dict[str, list[str]]:
 @click.command()
 @click.option("--lock", "locks", type=click.Path(path_type=Path), multiple=True, default=[Path("requirements-image.lock")])
 @click.option("--out", type=click.Path(path_type=Path), default=Path("dist/sbom.cdx.json"), show_default=True)
-@click.option("--version", default="0.1.0", show_default=True)
+@click.option("--version", default=__version__, show_default=True)
 @click.option("--scan", "scanned", is_flag=True, help="Ask OSV for advisories; where nobody answers that is said, and is no failure.")
 def main(locks: tuple[Path, ...], out: Path, version: str, *, scanned: bool) -> None:
     """Write the document, and see that it is complete."""

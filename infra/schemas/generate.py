@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 
 from infra.dashboards import boards
-from infra.schemas import chart, settings
+from infra.schemas import chart, readme, settings
 from infra.schemas.asyncapi import document
 from infra.schemas.messages import messages, schema
-from infra.schemas.readme import generated
 from shared.contracts.base import VERSION
 from shared.patterns import BUILT_IN
 from shared.telemetry import metrics
@@ -30,7 +29,8 @@ def render(root: Path) -> dict[str, str]:
     files["schemas/topics.json"] = _json(_topics())
     files["schemas/metrics.md"] = _metrics()
     files[settings.PATH] = settings.page()
-    files["README.md"] = generated((root / "README.md").read_text(encoding="utf-8"), root)
+    files[readme.PATH] = readme.page()
+    files["README.md"] = readme.generated((root / "README.md").read_text(encoding="utf-8"), root)
     files[chart.PATH] = chart.generated((root / chart.PATH).read_text(encoding="utf-8"))
     return files
 

@@ -1,5 +1,5 @@
-"""What of the README is generated: its service table (who reads and writes what, from the topic registry; what each does, from its
-package's docstring), and its sections on patterns, from the docstring cards of their files.
+"""What of the README is generated, and the page of patterns: a table of services (who reads and writes what, from the topic registry; what
+each does, from its package's docstring), and of patterns what the docstring cards of their files say.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from shared.patterns import BUILT_IN
 from shared.services import PORTS
 from shared.topics import FAMILIES
 
+PATH = "schemas/patterns.md"
 _WORDS = ("When", "Not when", "Options", "Cost")
 """What a pattern's card says, each at the beginning of a line, in this order."""
+_TRY = "Try: "
+"""Before a command that shows it; without such a line it is a plain `tutti submit`."""
 
 
 def services() -> list[str]:
@@ -34,8 +37,15 @@ def table(root: Path) -> str:
 
 
 def patterns() -> str:
+    """A row a pattern: what it does, and how to try it."""
+    rows = [f"| [{name}]({PATH}#{name}) | {_first(_card(name))} | `{_try(name)}` |" for name in sorted(BUILT_IN.current)]
+    return "\n".join(["| pattern | what it does | try it |", "|---|---|---|", *rows])
+
+
+def page() -> str:
     """A section a pattern: what it does, when to use it, its picture, and how to try it."""
-    return "\n\n".join(_section(name) for name in BUILT_IN.current)
+    head = "# Patterns\n\nGenerated out of the cards of `shared/patterns/`. What each takes as `input`: `schemas/patterns/<pattern>.json`."
+    return "\n\n".join([head, *map(_section, sorted(BUILT_IN.current))]) + "\n"
 
 
 def generated(text: str, root: Path) -> str:
@@ -52,18 +62,31 @@ def generated(text: str, root: Path) -> str:
 
 def _section(name: str) -> str:
     """Raises ValueError for a card that does not say what a user must know."""
-    module = sys.modules[BUILT_IN.current[name].run.__module__]
-    first, *paragraphs = (inspect.getdoc(module) or "").split("\n\n")
+    paragraphs = _card(name)
     picture = next((part for part in paragraphs if part.startswith("    ")), "")
-    said = [line for part in paragraphs if not part.startswith("    ") for line in _said(part)]
+    said = [line for part in paragraphs[1:] if not part.startswith("    ") for line in _said(part)]
     missing = [word for word in _WORDS if not any(line.startswith(f"- **{word}**") for line in said)]
     if missing or not picture:
         raise ValueError(f"the card of pattern {name} lacks {', '.join(missing) or 'a picture'}")
     drawn = "\n".join(line.removeprefix("    ") for line in picture.splitlines())
-    what = " ".join(first.split()).removeprefix(f"{name}: ")
-    tried = "" if BUILT_IN.current[name].takes_bare_prompt else " --input input.json"
-    try_it = f'- `tutti submit --pattern {name}{tried} "..."`'
-    return "\n".join((f"### {name}", "", f"{what[0].upper()}{what[1:]}", "", "```", drawn, "```", *said, try_it))
+    return "\n".join((f"## {name}", "", _first(paragraphs), "", "```", drawn, "```", *said, f"- `{_try(name)}`"))
+
+
+def _card(name: str) -> list[str]:
+    """The paragraphs of a pattern's docstring."""
+    return (inspect.getdoc(sys.modules[BUILT_IN.current[name].run.__module__]) or "").split("\n\n")
+
+
+def _first(paragraphs: list[str]) -> str:
+    """What it does, without its name before it."""
+    what = " ".join(paragraphs[0].split()).partition(": ")[2]
+    return f"{what[:1].upper()}{what[1:]}"
+
+
+def _try(name: str) -> str:
+    """The command of its card, with one space where it is written over two lines."""
+    _, found, rest = "\n\n".join(_card(name)).partition(f"\n{_TRY}")
+    return " ".join(rest.split("\n\n")[0].split()) if found else f'tutti submit --pattern {name} "..."'
 
 
 def _said(paragraph: str) -> list[str]:
@@ -73,6 +96,8 @@ def _said(paragraph: str) -> list[str]:
         word, colon, rest = line.partition(": ")
         if colon and word in _WORDS:
             said.append(f"- **{word}** {rest}")
+        elif line.startswith(_TRY):
+            break
         elif said:
             said[-1] += f" {line.strip()}"
     return said

@@ -4,6 +4,7 @@ When: callers do not know the patterns, and a wrong guess costs no more than som
 Not when: you know which pattern the job needs, or it has `tools`, `format`, images, or texts to embed (then it is always single).
 Options: `among` (patterns that may be picked), `seconds` (with less time than this to its deadline it is single, 60).
 Cost: that of the pattern it picks; the result's explanation says which, and why. A single call has none.
+Try: tutti submit --pattern auto "Is 91 a prime number?"
 
     prompt ─► features ─┬─► single
                         ├─► map, vote, decompose, ...

@@ -9,6 +9,7 @@ node tells none); `threshold` (0.6 of 1), `within_seconds` (of one model with it
 chain step's: the last model is checked too, and what no check accepts people approve, edit or reject).
 Cost: calls of each model that was tried (agreement: `samples`, critic: 2 to 4, gate, logprob: 1), and one of the last, which is always
 accepted where there is no `review`. A dearer model is never shown the answer that was not accepted; people see the best one.
+Try: tutti submit --pattern cascade "What is 17 times 23?"
 
     prompt ─► cheap ─► accepted? ─yes─► answer
                           └─no─► dear ─► accepted? ─yes─► answer

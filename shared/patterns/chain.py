@@ -6,6 +6,8 @@ Options: `steps`, each with `name`, `template` (or `prompt_ref`, a declared prom
 `system`, `model`, `fallback_models`, `needs`, `options`, `format`, `gate`, `review`; `beside` (runs with the step before it), `when` (only
 if an earlier answer has a word, or has not), `refine` (an agent writes its prompt anew first).
 Cost: one call a step, one a refinement, one a repair that its gate asks for; depth as many, steps beside each other counted once.
+Try: tutti submit --pattern chain --input <(echo 'steps: [{name: a, template: "A fact of {input}?"},
+{name: b, template: "Rhyme: {a}"}]') "the Moon"
 
     prompt ─► step 1 ─► gate ─┬─► step 2 ─► gate ─┬─► step 4 ─► answer
                 ▲         │   └─► step 3 ─► gate ─┘

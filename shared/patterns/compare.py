@@ -5,6 +5,7 @@ Not when: somebody waits: nobody reads its answer but that report.
 Options: all set by the planner: `job`, `accepted_at`, `pattern`, `answer`, `took` of the measured job; `baseline` where its pattern kept
 one, else a single answer is asked for; `judge` (agent judge: give it a model of its own, an author is no judge of itself).
 Cost: 2 calls (one an order), 1 more for a baseline that was not kept, none where both say the same; depth 1 or 2.
+Try: tutti patterns report
 
     answer ────────────────┬─► judge, in both orders ─► better, equal or worse
     baseline (or single) ──┘

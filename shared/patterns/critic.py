@@ -7,6 +7,7 @@ Options: `rounds` of revision (2), `checks` (made first, and without a model: `j
 another than the author's, `rubric`, `accept`: the score from 1 to 5 that is good enough, 4; null: the checks alone), `agent` (who writes),
 `compare` (a revision must also be preferred to the best draft, in both orders).
 Cost: 2 calls when the draft is good, + 2 a round (+ 2 with `compare`); a draft that fails a check is not judged. Depth as calls.
+Try: tutti submit --pattern critic --input <(echo 'checks: {max_chars: 200, required: [Mars]}') "What is red about Mars?"
 
     prompt ─► draft ─► checks ─► judge ─► answer: the best draft
                 ▲                  │

@@ -6,6 +6,7 @@ Options: `answer` (text; number, choice with `choices`, json), `size` (3 debater
 `topology` (`auto`: each reads all others, above three of them only two neighbours; `ring`, `full`), `agents` (who debates, in turns; else
 the job's model, sampled), `closing_agent` (writes the answer from the debate; else it is the short answer itself).
 Cost: size * rounds calls, depth rounds; size calls where all agree at once; + 1 with `closing_agent`.
+Try: tutti submit --pattern debate "Which is heavier, a litre of oil or of water?"
 
     prompt ─┬─► answer ─┐       ┌─► answer ─┐
             ├─► answer ─┼─ read ┼─► answer ─┼─► majority ─► answer

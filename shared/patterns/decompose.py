@@ -6,6 +6,7 @@ Options: `nodes` (at most so many subtasks, 5), `width` (at once, 8), `depth` (l
 that failed is planned anew, 1), `replans` (how often the answer may ask for more, 1), `agent` (coordinator, who plans), `worker_agents`
 (who may be given a subtask).
 Cost: 2 + subtasks (+ 1 a replan's decision, + 2 a split or replan); depth 2 + the plan's critical path.
+Try: tutti submit --pattern decompose "Compare Mars and Venus: size, air, a day."
 
     prompt ─► plan ─┬─► a ──────────┐
                     ├─► b ─► c(a,b) ┼─► answer

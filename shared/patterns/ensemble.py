@@ -5,6 +5,7 @@ Not when: the answer can be counted (vote: cheaper, as good), or the models diff
 Options: `models` (one answer of each; up to 8), else `samples` (3) of the job's model; `quorum` (more than half): so many are enough;
 `within_seconds` (half of the job's time, at most 60): who is there by then is enough; `model` (the job's): makes the one answer.
 Cost: a call an answer, and one more, unless all say the same or only one is there; depth 2. Who is dead or hangs delays, and ends nothing.
+Try: tutti submit --pattern ensemble "Why is the sky blue?"
 
     prompt ─┬─► proposer ─┐
             ├─► proposer ─┼─► rank ─► synthesis ─► answer

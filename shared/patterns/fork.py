@@ -7,6 +7,7 @@ Options: `of` (the job's id: its samples' seeds follow from it), `pattern`, `ver
 steps, in the order of history: `path`, and `answer`, `failure` or `decision`), `prompt` (instead of the last message of the first step that
 is asked for).
 Cost: that of the other job's remaining steps. What its pattern gives up in mid-run goes on to its own end.
+Try: tutti jobs replay ID --fork 1 --model gemma3:270m
 
     ends ─► the pattern, up to there ─┬─► step ─┐
                   ▲                   └─► step ─┤

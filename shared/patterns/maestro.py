@@ -6,6 +6,7 @@ Options: `rounds` (4), `width` (instructions a round, 2), `stalls` (rounds witho
 `skip_team` (a single answer that passes the critic is the answer, true), `agents` (specialists: research, reasoning, creative, code),
 `agent` (coordinator), `judge` (`agent`: critic, `model`, `rubric`, `accept`).
 Cost: 2 calls where the single answer passes; else + 1 plan + rounds * (1 + width) + 1 a replan + 2 (critic, answer); depth 5 + 2 * rounds.
+Try: tutti submit --pattern maestro "Plan a day in Paris, and say what it costs."
 
     prompt ─► single ─► critic ─► answer
                            └─► facts, plan ─► ledger ─┬─► specialist ─┬─► ledger ─► … ─► critic ─► answer

@@ -6,6 +6,7 @@ Options: `items` (else the prompt's lines are the items), `template` (`{item}`, 
 `within_seconds` (who is later is left out and said so), `reduce`: `ask` (a model makes one answer of them, by `instruction`), `join`
 (texts, one after the other), `list` (JSON: every item's index, outcome and text), `least` (so many must succeed, 1).
 Cost: one call an item, and with `ask` one for each 12,000 characters of answers, in rounds until one is left; depth 1 + rounds.
+Try: tutti submit --pattern map --input <(echo '{items: [France, Peru], template: "The capital of {item}?"}') "Capitals."
 
     items ─┬─► step ─┐
            ├─► step ─┼─► reducer ─► answer

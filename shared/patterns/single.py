@@ -4,6 +4,7 @@ When: one good call does it. Measure it before anything else: most jobs need no 
 Not when: its answers are wrong too often, or the job has parts that different agents do better.
 Options: none besides the job's own.
 Cost: 1 call, depth 1.
+Try: tutti submit "What is the capital of France?"
 
     prompt ─► step ─► answer
 """

@@ -6,6 +6,7 @@ Options: `tools` (names of declared tools), `rounds` (in which they may be calle
 `by` (`schema`: calls are constrained choices, for models that know none; so they are anyway where no model that may answer knows any);
 `tool` (call this one alone: the prompt is its arguments as JSON, its result the answer).
 Cost: at most rounds + 1 calls of the model, and what it calls, at most eight side by side in a round; depth 2 a round.
+Try: tutti submit --pattern tools --input <(echo 'tools: [calculator]') "What is 17 times 23?"
 
     prompt ─► model ─┬─► call ─┬─► model ─► answer
                      └─► call ─┘     └─► ...

@@ -5,6 +5,7 @@ Not when: the answer is a free text (ensemble); the model is mostly wrong: then 
 Options: `samples` (5), `answer` (text; number, choice with `choices`, json), `only_answer` (false: the text of the first sample that gives
 the winning answer; true: that answer alone), `at_once` (all), `within_seconds` (half of the job's time, at most 60: who is there votes).
 Cost: at most `samples` calls, depth 1; asking stops when no sample that is still out can change the winner.
+Try: tutti submit --pattern vote "What is 17 plus 25?"
 
     prompt ─┬─► sample ─┐
             ├─► sample ─┼─► majority ─► answer

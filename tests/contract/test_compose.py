@@ -6,7 +6,6 @@ Needs no Docker; `make compose-check` runs it.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from shared import __version__
 from shared.agents.built_in import AGENTS
 from shared.services import PORTS
 from shared.settings import ClusterSettings
@@ -134,8 +134,7 @@ def test_every_image_is_pinned_and_nobody_is_root() -> None:
     for name, service in SERVICES.items():
         assert re.fullmatch(r"[a-z/-]+:v?\d+(\.\d+)+", service["image"]), name
         assert name in OURS or name == "kafka" or not str(service["user"]).startswith("0"), name  # Kafka's own image has a user
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {of["image"] for of in OURS.values()} == {f"tutti-cluster:{version}"}
+    assert {of["image"] for of in OURS.values()} == {f"tutti-cluster:{__version__}"}
     ollama = VALUES["poolDefaults"]["ollama"]["image"]
     assert SERVICES["ollama"]["image"] == f"{ollama['repository']}:{ollama['tag']}", "as in the Helm chart"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from shared import __version__
 from shared.contracts.base import CLASSES
 from shared.services import SERVICES
 from shared.telemetry import metrics
@@ -98,7 +98,7 @@ def test_alerts_have_one_source() -> None:
 def test_versions_and_user_are_the_images() -> None:
     """The image of this checkout, by default."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["appVersion"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert chart["version"] == chart["appVersion"] == __version__
     assert f"USER {VALUES['pods']['user']}:{VALUES['pods']['user']}" in (ROOT / "Dockerfile").read_text()
 
 

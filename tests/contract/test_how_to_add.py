@@ -84,7 +84,7 @@ from infra.schemas.generate import write
 from shared.contracts.job import Job
 from shared.patterns import BUILT_IN
 assert [type(ask).__name__ for _, ask in [BUILT_IN.read(Job(prompt="x", pattern="twice"))]] == ["TwiceInput"]
-assert write(pathlib.Path(".")) == ["README.md", "schemas/patterns/twice.json"]
+assert write(pathlib.Path(".")) == ["README.md", "schemas/patterns.md", "schemas/patterns/twice.json"]
 """,
     ),
     "a backend": (

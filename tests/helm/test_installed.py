@@ -10,6 +10,7 @@ import pytest
 
 from infra.lab.kubernetes.plane import ControlPlane
 from infra.native.errors import StartFailed
+from shared import __version__
 from tests.helm.conftest import Render
 from tests.support.chart import CHART, VARIANTS
 
@@ -60,7 +61,7 @@ def test_install_upgrade_and_roll_back(plane: ControlPlane, namespace: str) -> N
     said = helm(plane, "install", namespace)
     assert said.count("kubectl -n") + said.count("curl -s") == 2
     first = specs(plane, namespace)
-    assert set(images(plane, namespace).values()) == {"tutti-cluster:0.1.0"}
+    assert set(images(plane, namespace).values()) == {f"tutti-cluster:{__version__}"}
 
     helm(plane, "upgrade", namespace, "--set", "poolDefaults.image.tag=v2")
     found = images(plane, namespace)
