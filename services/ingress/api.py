@@ -36,6 +36,7 @@ from services.ingress.routes.responses import Responses
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
+from shared import __version__
 from shared.access import Right
 from shared.agents.table import KINDS
 from shared.processing.outbox import Outbox
@@ -88,12 +89,10 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(
-    door: Door, environment: Environment, outbox: Outbox, table: ScheduleTable, *, pins: Collection[str], version: str
-) -> IngressApi:
+def build_api(door: Door, environment: Environment, outbox: Outbox, table: ScheduleTable, *, pins: Collection[str]) -> IngressApi:
     """The application of one instance."""
     declaring = Declaring(door, outbox, environment.topics)
-    app = IngressApi(title="tutti", version=version, redoc_url=None)
+    app = IngressApi(title="tutti", version=__version__, redoc_url=None)
     app.origins, jobs = Origins(door.settings.origins), Jobs(door)
     responses = Responses(door, jobs)
     batched = {dialect.path: dialect for dialect in served() if dialect.batched}

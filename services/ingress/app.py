@@ -21,7 +21,6 @@ from services.ingress.status.events_reader import EventsReader
 from services.ingress.status.files import StoredFiles
 from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
-from shared import __version__
 from shared.kafka.port import TopicPartition
 from shared.patterns import load
 from shared.processing.blobs import Blobs
@@ -73,7 +72,7 @@ class Ingress:
             access=declared.access,
             files=StoredFiles(environment, self._outbox),
         )
-        self._api = build_api(self.door, environment, self._outbox, declared.schedules, pins=declared.pins, version=__version__)
+        self._api = build_api(self.door, environment, self._outbox, declared.schedules, pins=declared.pins)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness

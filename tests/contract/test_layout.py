@@ -163,32 +163,6 @@ def test_no_machine_path_and_no_registry_address_is_tracked() -> None:
     assert found == []
 
 
-_NAMED = re.compile(r"`([\w./{},-]+)`")
-_PLACES = ("", "services/", "services/planner/", "services/ingress/", "shared/", "tests/support/cluster/", "tests/")
-
-
-def _spelled_out(name: str) -> list[str]:
-    """`a/{b,c}` is two."""
-    found = re.search(r"\{([^}]*)\}", name)
-    return [name.replace(found[0], one) for one in found[1].split(",")] if found else [name]
-
-
-def test_what_the_architecture_names_is_there() -> None:
-    """Every path in ARCHITECTURE.md, by its whole name or below the usual places; every heading that code and decisions refer to."""
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    named = {one for name in _NAMED.findall(text) if "/" in name[1:] and not name.endswith("x.py") for one in _spelled_out(name)}
-    wrong = {name for name in named if not any((ROOT / f"{place}{name}{end}").exists() for place in _PLACES for end in ("", ".py"))}
-    assert wrong == set()
-    headings = {match.lower() for match in re.findall(r"^## \d+ ([^:\n]+)", text, re.MULTILINE)} | {f"law {n}" for n in range(1, 11)}
-    referred = {
-        (name, found.strip().lower())
-        for name in tracked()
-        if name != "ARCHITECTURE.md" and name.endswith((".py", ".md", "Makefile"))
-        for found in re.findall(r"ARCHITECTURE, ([a-z]+(?: [0-9]+| protocol)?)", (ROOT / name).read_text())
-    }
-    assert {name for name in referred if name[1] not in headings} == set()
-
-
 _ANATOMY = frozenset({"__init__", "__main__", "app", "settings", "handlers", "messages", "port", "wiring"})
 """Names of files that mean the same in every part."""
 _NAMED_FOR_A_THING = ("shared/contracts/", "/routes/", "/dialects/")

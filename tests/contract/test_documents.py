@@ -1,0 +1,109 @@
+"""What people read of tutti, held to it: what a document names exists, what the README tells to type is understood, its figures are records."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from functools import cache
+
+import pytest
+
+from infra.cli.main import main
+from infra.lab.versus.__main__ import table
+from tests.contract.test_layout import ROOT, tracked
+from tests.contract.test_runbooks import check_make, parse, words_of
+
+DOCUMENTS = [name for name in tracked() if name.endswith(".md") and not name.startswith("schemas/")]
+README = (ROOT / "README.md").read_text()
+_BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(r"[\w.-]+(?:/[\w.{},*-]+)+|[\w-]+\.(?:py|md|yml|yaml|json)")
+_WORD = re.compile(r"\b(?:test_\w+|[a-z]+_\w+|[A-Z][a-z]+[A-Z]\w+)\b")
+_FREE = re.compile(
+    r"(?:.*/)?x\.py|(?:tenant|tutti|v1|t|[.]tutti|[.]venv|tutti-local)/.*|(?:smart|clerk|steps|tools|policies|values|it|office)\.(?:yaml|json)"
+)
+"""Names that stand for others, names of ids and models, and files of the reader's own."""
+_OF_OTHERS = frozenset({"KafkaUser"})
+
+
+@cache
+def _places() -> frozenset[str]:
+    """Every run of folders and files of every tracked path, with and without its ending."""
+    found: set[str] = set()
+    for name in tracked():
+        parts = name.split("/")
+        found |= {"/".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)}
+    return frozenset(found | {re.sub(r"\.\w+\Z", "", name) for name in found})
+
+
+@cache
+def _words() -> frozenset[str]:
+    """Every word of what is no document."""
+    files = [name for name in tracked() if not name.endswith((".md", ".lock", ".png")) and not name.startswith("schemas/examples")]
+    return frozenset(word for name in files for word in re.findall(r"\w+", (ROOT / name).read_text(errors="replace")))
+
+
+def _spelled_out(name: str) -> list[str]:
+    """`a/{b,c}` is two."""
+    found = re.search(r"\{([^}]*)\}", name)
+    return [name.replace(found[0], one) for one in found[1].split(",")] if found else [name]
+
+
+def _is_there(name: str) -> bool:
+    """`a/b.c` is also what module b has as c."""
+    module, _, attribute = name.rpartition(".")
+    return name in _places() or (module in _places() and attribute in _words())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_names_is_there(document: str) -> None:
+    """Paths, whole or their ends (of a file also without its ending); tests, classes, functions, fields, settings, metrics."""
+    codes = _CODE.findall(re.sub(r"^```.*?^```", "", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL))
+    paths = {one for code in codes if _PATH.fullmatch(code) and not _FREE.fullmatch(code) for one in _spelled_out(code)}
+    assert {name for name in paths if "*" not in name and not _is_there(name)} == set()
+    words = {word for code in codes if "/" not in code for word in _WORD.findall(code)}
+    assert words - _words() - _places() - _OF_OTHERS == set()
+
+
+def test_headings_that_others_refer_to_are_there() -> None:
+    """ "ARCHITECTURE, law 2", "ARCHITECTURE, worker" in code and decisions."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    headings = {match.lower() for match in re.findall(r"^## \d+ ([^:\n]+)", text, re.MULTILINE)} | {f"law {n}" for n in range(1, 11)}
+    referred = {
+        (name, found.strip().lower())
+        for name in tracked()
+        if name != "ARCHITECTURE.md" and name.endswith((".py", ".md", "Makefile"))
+        for found in re.findall(r"ARCHITECTURE, ([a-z]+(?: [0-9]+| protocol)?)", (ROOT / name).read_text())
+    }
+    assert {name for name in referred if name[1] not in headings} == set()
+
+
+def _typed(line: str) -> list[str]:
+    """A line without its comment, redirections, and what another program would put in; `a|b` is two."""
+    call = re.sub(r"<\(echo '.*?'\)", "FILE", line.split(" # ", maxsplit=1)[0].split("   #", maxsplit=1)[0])
+    words = shlex.split(re.sub(r" <.*", "", call))
+    at = next((n for n, word in enumerate(words) if re.fullmatch(r"[a-z-]+(?:\|[a-z-]+)+", word)), None)
+    return [shlex.join(words)] if at is None else [shlex.join([*words[:at], one, *words[at + 1 :]]) for one in words[at].split("|")]
+
+
+_BEGINS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:tutti|make) ")
+LINES = [(line, True) for block in _BLOCK.findall(README) for line in block.splitlines()]
+LINES += [(line, False) for line in _CODE.findall(_BLOCK.sub("", README))]
+"""What stands in a block is whole; in a sentence a command may be named without what it needs."""
+
+
+@pytest.mark.parametrize(("call", "whole"), [(call, whole) for line, whole in LINES if _BEGINS.match(line) for call in _typed(line)])
+def test_what_the_readme_tells_to_type_is_understood(call: str, whole: bool) -> None:
+    """By the command line, down to options; by the Makefile."""
+    program, *words = words_of(call)
+    if program == "make":
+        check_make([word for word in words if "*" not in word])
+    else:
+        parse(main, "tutti", words, whole=whole)
+
+
+def test_the_readmes_figures_are_those_of_the_record() -> None:
+    """Of `make bench-versus RECORD=1`."""
+    record = json.loads((ROOT / "infra" / "lab" / "records" / "versus.json").read_text())
+    assert "\n".join(table(record["runs"])) in README
