@@ -1,4 +1,4 @@
-"""What people read of tutti, held to it: what a document names exists, what the README tells to type is understood, its figures are records."""
+"""What people read is held to the code: what a document names and tells to type exists, and figures say how to make them again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.-]+(?:/[\w.{},*-]+)+|[\w-]+\.(?:py|md|yml|yaml|json)")
 _WORD = re.compile(r"\b(?:test_\w+|[a-z]+_\w+|[A-Z][a-z]+[A-Z]\w+)\b")
 _FREE = re.compile(
-    r"(?:.*/)?x\.py|(?:tenant|tutti|v1|t|[.]tutti|[.]venv|tutti-local)/.*|(?:smart|clerk|steps|tools|policies|values|it|office)\.(?:yaml|json)"
+    r"(?:.*/)?x\.py|(?:tenant|tutti|v1|t|[.]tutti|[.]venv|tutti-local)/.*"
+    r"|(?:smart|clerk|steps|tools|policies|values|it|office)\.(?:yaml|json)"
 )
 """Names that stand for others, names of ids and models, and files of the reader's own."""
 _OF_OTHERS = frozenset({"KafkaUser"})
@@ -64,6 +65,22 @@ def test_what_a_document_names_is_there(document: str) -> None:
     assert {name for name in paths if "*" not in name and not _is_there(name)} == set()
     words = {word for code in codes if "/" not in code for word in _WORD.findall(code)}
     assert words - _words() - _places() - _OF_OTHERS == set()
+
+
+@pytest.mark.parametrize("decision", [name for name in DOCUMENTS if name.startswith("infra/decisions/")])
+def test_a_decision_names_the_command_that_shows_it_again(decision: str) -> None:
+    """Its last line: targets of make, tests, modules; each is there."""
+    *_, last = (ROOT / decision).read_text().split("\n\n**Again.** ")
+    commands = [words for code in _CODE.findall(last) if (words := words_of(code)) and words[0] in ("make", "pytest", "python")]
+    assert commands
+    assert len(last.splitlines()) == 1
+    for program, *words in commands:
+        if program == "make":
+            check_make(words)
+        else:
+            files = [word for word in words if word.endswith(".py")] or [word.replace(".", "/") for word in words if "." in word]
+            assert files, words
+            assert all((ROOT / file).exists() or (ROOT / f"{file}.py").exists() for file in files), words
 
 
 def test_headings_that_others_refer_to_are_there() -> None:
