@@ -1,4 +1,4 @@
-"""`make sbom`: what is shipped, as CycloneDX 1.6, from the lock files: each package with its version, its hashes and what needs it.
+"""`make sbom`: what is shipped, as CycloneDX 1.6, from the lock files: each package with its version, hashes, licence and what needs it.
 
     python -m infra.lab.sbom --lock requirements.lock --out dist/sbom.cdx.json
 
@@ -12,8 +12,10 @@ import asyncio
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import click
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
@@ -82,7 +85,11 @@ def document(locked: Mapping[str, Locked], version: str) -> str:
 def _component(one: Locked) -> Component:
     purl = PackageURL("pypi", None, one.name, one.version)
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=value) for value in sorted(one.hashes)]
-    return Component(name=one.name, version=one.version, type=ComponentType.LIBRARY, purl=purl, bom_ref=str(purl), hashes=hashes)
+    said = licence(one.name)
+    licences = [DisjunctiveLicense(name=said)] if said else []
+    return Component(
+        name=one.name, version=one.version, type=ComponentType.LIBRARY, purl=purl, bom_ref=str(purl), hashes=hashes, licenses=licences
+    )
 
 
 def differences(text: str, locked: Mapping[str, Locked]) -> list[str]:
@@ -92,6 +99,17 @@ def differences(text: str, locked: Mapping[str, Locked]) -> list[str]:
     lines += [f"{key} is not locked" for key in sorted(found.keys() - locked.keys())]
     both = sorted(locked.keys() & found.keys())
     return lines + [f"{key} has other hashes" for key in both if _hashes(found[key]) != locked[key].hashes]
+
+
+def licence(package: str) -> str | None:
+    """As the package says it that is installed here; None for what is for other systems only."""
+    try:
+        said = metadata(package)
+    except PackageNotFoundError:
+        return None
+    classified = [name.split(" :: ")[-1] for name in said.get_all("Classifier") or () if name.startswith("License ::")]
+    given = [*(said.get_all("License-Expression") or ()), ", ".join(classified), *(said.get_all("License") or ()), "unknown"]
+    return str(next(one for one in given if one)).splitlines()[0]
 
 
 def _hashes(part: dict[str, Any]) -> set[str]:
@@ -129,6 +147,8 @@ def main(locks: tuple[Path, ...], out: Path, version: str, *, scanned: bool) -> 
     if wrong:
         sys.exit(1)
     click.echo(f"{out}: {len(locked)} packages, as locked")
+    for said, count in Counter(licence(one.name) for one in locked.values()).most_common():
+        click.echo(f"{count:4}  {said or 'not installed here'}")
     if not scanned:
         return
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.lab.sbom import OURS, differences, document, read_lock
+from infra.lab.sbom import OURS, differences, document, licence, read_lock
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
@@ -47,3 +48,14 @@ def test_what_is_otherwise_is_told() -> None:
 def test_a_line_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="no line"):
         read_lock("--extra-index-url https://somewhere\n")
+
+
+_PERMISSIVE = re.compile(r"MIT|BSD|Apache|PSF|Python Software Foundation|ISC")
+
+
+def test_no_licence_of_what_is_shipped_conflicts_with_ours() -> None:
+    """Ours is Apache-2.0. MPL-2.0 binds changes of its own files alone: certifi's list of authorities, which is shipped as it is."""
+    said = {one.name: licence(one.name) for one in read_lock((ROOT / "requirements-image.lock").read_text()).values()}
+    others = {name for name, found in said.items() if found is not None and not _PERMISSIVE.search(found)}
+    assert others == {"certifi"}
+    assert "MPL 2.0" in (said["certifi"] or "")
