@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.planner.state.admission import JobInput
+from services.planner.deciding.admission import JobInput
 from services.planner.state.book import OUTCOME_BYTES
 from services.planner.state.watermark import source_topic
 from shared.contracts import headers, ids

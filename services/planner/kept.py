@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from services.planner.round import Round
+from services.planner.draft import Draft
 from shared.contracts.event import CancelRecorded, Event, ScheduleFired
 from shared.contracts.taken import TakenAhead
 from shared.processing.tries import Chore
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 class Kind(Generic[N, T]):
-    """Things of one kind. `again`: tell one once more, by name and with this epoch; False: it must stay where it is.
+    """Things of one kind. `again`: tell one once more, by name; False: it must stay where it is.
 
     `tidy` comes first in each round. `distance`: how many events behind the end one may lie, if not as many as the home says.
     """
@@ -50,9 +50,9 @@ class Kind(Generic[N, T]):
     def __init__(
         self,
         what: str,
-        again: Callable[[Round, int, N], bool],
+        again: Callable[[Draft, N], bool],
         *,
-        tidy: Callable[[Round, int], None] | None = None,
+        tidy: Callable[[Draft], None] | None = None,
         distance: int | None = None,
         events: Mapping[type, Fold] = MappingProxyType({}),
     ) -> None:
@@ -65,10 +65,10 @@ class Kind(Generic[N, T]):
         self._coming: set[N] = set()
         """On their way in this round."""
 
-    def tell(self, round_: Round, group: str, event: Event, name: N, *, ledger: bool = False) -> None:
+    def tell(self, draft: Draft, group: str, event: Event, name: N, *, ledger: bool = False) -> None:
         """Append the event that is all of this thing from now on."""
         self._coming.add(name)
-        round_.add(group, event, partial(self.lies, name, round_.wall), ledger=ledger)
+        draft.add(group, event, partial(self.lies, name, draft.wall), ledger=ledger)
 
     def lies(self, name: N, at: float, offset: int) -> None:
         """That event is acknowledged, or was found in replay."""
@@ -92,15 +92,15 @@ class Kind(Generic[N, T]):
         """Offset that the watermark may not pass; None: nothing acknowledged is kept."""
         return min((place.offset for place in self.places.values()), default=None)
 
-    def renew(self, round_: Round, epoch: int, expected: int, distance: int) -> bool:
+    def renew(self, draft: Draft, expected: int, distance: int) -> bool:
         """Tell those again that lie too far before `expected`, the next own offset, or are old. Whether there may be more of them."""
         if self._tidy is not None:
-            self._tidy(round_, epoch)
+            self._tidy(draft)
         told = 0
         for name, (offset, at) in self.places.items():
-            if expected - offset <= (self._distance or distance) and round_.wall - at <= OLDEST_SECONDS:
+            if expected - offset <= (self._distance or distance) and draft.wall - at <= OLDEST_SECONDS:
                 break
-            if name not in self._coming and self._again(round_, epoch, name):
+            if name not in self._coming and self._again(draft, name):
                 told += 1
                 if told == PORTION:
                     return True
@@ -120,18 +120,18 @@ class KeptEvents(Kind[str, E]):
         named: str,
         *,
         key: str = "{}",
-        stays: Callable[[Round, str], bool] = lambda *_: False,
-        tidy: Callable[[Round, int], None] | None = None,
+        stays: Callable[[Draft, str], bool] = lambda *_: False,
+        tidy: Callable[[Draft], None] | None = None,
         fold: Fold | None = None,
     ) -> None:
         super().__init__(what, self._once_more, tidy=tidy, events={event: fold or self.restore})
         self._named, self._key, self._stays = named, key, stays
 
-    def add(self, round_: Round, event: E, group: str | None = None) -> None:
+    def add(self, draft: Draft, event: E, group: str | None = None) -> None:
         """A new one. `group`: that it is written with."""
         name = getattr(event, self._named)
         self.things[name] = event
-        self.tell(round_, group or self._key.format(name), event, name)
+        self.tell(draft, group or self._key.format(name), event, name)
 
     def restore(self, event: E, offset: int, _: float) -> None:
         """One found in replay: the newest counts."""
@@ -139,10 +139,10 @@ class KeptEvents(Kind[str, E]):
         self.things[name] = event
         self.lies(name, event.at, offset)
 
-    def _once_more(self, round_: Round, epoch: int, name: str) -> bool:
-        if self._stays(round_, name):
+    def _once_more(self, draft: Draft, name: str) -> bool:
+        if self._stays(draft, name):
             return False
-        self.add(round_, self.things[name].model_copy(update={"epoch": epoch, "at": round_.wall}))
+        self.add(draft, self.things[name].model_copy(update={"epoch": draft.epoch, "at": draft.wall}))
         return True
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, neared, plus, recent
+from services.planner.draft import Draft, Tell
 from services.planner.kept import Kind
-from services.planner.round import Round, Tell
 from shared.contracts.budget import (
     ALWAYS,
     Amounts,
@@ -58,9 +58,9 @@ class Accounts:
     def get(self, tenant: str, day: int) -> Account | None:
         return self._accounts.get((tenant, day))
 
-    def on_requested(self, round_: Round, asked: BudgetRequested) -> None:
+    def on_requested(self, draft: Draft, asked: BudgetRequested) -> None:
         """Decide a new serial, answer one that is decided. An account that is no longer kept is not begun anew."""
-        if not recent(asked.day, day_of(round_.wall)):
+        if not recent(asked.day, day_of(draft.wall)):
             log.warning("budget_of_another_day", tenant=asked.tenant, day=asked.day)
             return
         account = self._accounts.setdefault((asked.tenant, asked.day), Account())
@@ -87,10 +87,10 @@ class Accounts:
             short=short,
             elsewhere=bool(holders),
         )
-        round_.after.append(Tell(asked.home, answer))
-        round_.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
+        draft.after.append(Tell(asked.home, answer))
+        draft.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
 
-    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> None:
+    def flush(self, draft: Draft, may: Callable[[str], bool] = lambda _: True) -> None:
         """The events of what changed in this round; alerts before the account that holds that they were raised.
 
         `may`: whether a tenant's may be written.
@@ -104,11 +104,13 @@ class Accounts:
                 log.warning("tenant_limit_neared", tenant=tenant, limit=limit)
                 metrics.LIMITS_NEARED.labels("tenant", limit).inc()
                 account.alerted = (*account.alerted, limit)
-                near = TenantLimitNeared(epoch=epoch, tenant=tenant, day=day, at=round_.wall, limit=limit, granted=granted, bound=bound)
-                round_.add(group, near, ledger=True)
+                near = TenantLimitNeared(
+                    epoch=draft.epoch, tenant=tenant, day=day, at=draft.wall, limit=limit, granted=granted, bound=bound
+                )
+                draft.add(group, near, ledger=True)
             shares = tuple(account.shares.values())
-            state = TenantAccount(epoch=epoch, tenant=tenant, day=day, at=round_.wall, shares=shares, alerted=account.alerted)
-            self.kept.tell(round_, group, state, (tenant, day), ledger=True)
+            state = TenantAccount(epoch=draft.epoch, tenant=tenant, day=day, at=draft.wall, shares=shares, alerted=account.alerted)
+            self.kept.tell(draft, group, state, (tenant, day), ledger=True)
         self._changed.clear()
 
     def _news(self, tenant: str, day: int, account: Account) -> Iterator[tuple[str, float, float]]:
@@ -127,13 +129,13 @@ class Accounts:
         self._accounts[key] = Account({share.home: share for share in event.shares}, event.alerted)
         self.kept.lies(key, event.at, offset)
 
-    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
+    def _again(self, _draft: Draft, key: Key) -> bool:
         self._changed[key] = None
         return True
 
-    def _tidy(self, round_: Round, _: int) -> None:
+    def _tidy(self, draft: Draft) -> None:
         """Drop past days."""
-        for key in [key for key in self._accounts if not recent(key[1], day_of(round_.wall))]:
+        for key in [key for key in self._accounts if not recent(key[1], day_of(draft.wall))]:
             self.kept.drop(key)
 
 

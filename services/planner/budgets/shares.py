@@ -25,8 +25,8 @@ from services.planner.budgets.rules import (
     reached,
     recent,
 )
+from services.planner.draft import Draft, Tell
 from services.planner.kept import Kind
-from services.planner.round import Round, Tell
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, TenantLimits, TenantShare
 from shared.contracts.failure import Failure
 from shared.telemetry import logs
@@ -122,17 +122,17 @@ class Shares:
             self._changed[purse.tenant, purse.day] = None
         self.attention[purse.tenant] = None
 
-    def refused(self, purse: Purse, need: Amounts, round_: Round) -> Failure | None:
+    def refused(self, purse: Purse, need: Amounts, draft: Draft) -> Failure | None:
         """Why there is no point in waiting, or None. Concurrent jobs end, so waiting for one is never pointless."""
-        believed = round_.now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
-        return self.exhausted(purse, need, round_) if believed and purse.day != ALWAYS else None
+        believed = draft.now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
+        return self.exhausted(purse, need, draft) if believed and purse.day != ALWAYS else None
 
-    def exhausted(self, purse: Purse, need: Amounts, round_: Round) -> Failure | None:
+    def exhausted(self, purse: Purse, need: Amounts, draft: Draft) -> Failure | None:
         """What is lacking of which the owner last said that there is no more, or None."""
         limited = self._bounds(purse)
         for dimension in lacking(purse.total, purse.spent, need, limited):
             if dimension in purse.short:
-                return reached(dimension, limited[dimension], getattr(need, dimension), round_.wall)
+                return reached(dimension, limited[dimension], getattr(need, dimension), draft.wall)
         return None
 
     def _bounds(self, purse: Purse) -> dict[Dimension, int]:
@@ -159,14 +159,14 @@ class Shares:
         self._changed[purse.tenant, purse.day] = None
         self.attention[purse.tenant] = None
 
-    def on_recalled(self, round_: Round, asked: BudgetRecalled) -> None:
+    def on_recalled(self, draft: Draft, asked: BudgetRecalled) -> None:
         """Others lack what lies unused here. Asking for it again has to wait, or two homes would send it to and fro for ever."""
         purse = self._purses.get((asked.tenant, asked.day))
-        if purse is not None and purse.asked_at is None and self.give_back(round_, purse):
-            purse.quiet_until = round_.now + self._policy.poll_seconds
+        if purse is not None and purse.asked_at is None and self.give_back(draft, purse):
+            purse.quiet_until = draft.now + self._policy.poll_seconds
             purse.limits = self._tenants.get(purse.tenant)
 
-    def give_back(self, round_: Round, purse: Purse) -> bool:
+    def give_back(self, draft: Draft, purse: Purse) -> bool:
         """Record that what is unused is held no longer; the owner hears of it after that is acknowledged. False: nothing is unused."""
         if purse.gives_back or purse.left == NOTHING or purse.needs != NOTHING:
             return False
@@ -176,14 +176,14 @@ class Shares:
         self.attention[purse.tenant] = None
         return True
 
-    def ask(self, round_: Round, tenant: str) -> None:
+    def ask(self, draft: Draft, tenant: str) -> None:
         """Send what this tenant's purses have to ask for; again what was not answered in time."""
         for purse in self.of(tenant):
             purse.low = purse.low or Amounts(**{d: getattr(purse.left, d) // 2 for d in DIMENSIONS})
-            waited = math.inf if purse.asked_at is None else round_.now - purse.asked_at
-            if waited < self._policy.resend_seconds or not (purse.gives_back or self._asks(purse, round_.now)):
+            waited = math.inf if purse.asked_at is None else draft.now - purse.asked_at
+            if waited < self._policy.resend_seconds or not (purse.gives_back or self._asks(purse, draft.now)):
                 continue
-            purse.asked_at = round_.now
+            purse.asked_at = draft.now
             request = BudgetRequested(
                 tenant=tenant,
                 day=purse.day,
@@ -193,7 +193,7 @@ class Shares:
                 used=purse.spent,
                 gives_back=purse.gives_back,
             )
-            round_.after.append(Tell(None, request))
+            draft.after.append(Tell(None, request))
 
     def _asks(self, purse: Purse, now: float) -> bool:
         if purse.asked_at is not None:
@@ -222,31 +222,31 @@ class Shares:
             due = purse.touched_at + self._policy.idle_seconds
         return due
 
-    def on_due(self, round_: Round, tenant: str) -> None:
+    def on_due(self, draft: Draft, tenant: str) -> None:
         """Give back what lies idle; the rest follows at the end of the round."""
         self.attention[tenant] = None
         for purse in self.of(tenant):
-            if purse.asked_at is None and round_.now - purse.touched_at >= self._policy.idle_seconds:
-                self.give_back(round_, purse)
+            if purse.asked_at is None and draft.now - purse.touched_at >= self._policy.idle_seconds:
+                self.give_back(draft, purse)
 
     # History
 
-    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> None:
+    def flush(self, draft: Draft, may: Callable[[str], bool] = lambda _: True) -> None:
         """The events of what changed in this round; `may`: whether a tenant's may be written."""
         for tenant, day in self._changed:
             purse = self._purses.get((tenant, day))
             if purse is not None and may(tenant):
                 event = TenantShare(
-                    epoch=epoch,
+                    epoch=draft.epoch,
                     tenant=tenant,
                     day=day,
-                    at=round_.wall,
+                    at=draft.wall,
                     serial=purse.serial,
                     total=purse.total,
                     used=purse.used,
                     gives_back=purse.gives_back,
                 )
-                self.kept.tell(round_, f"#share/{tenant}/{day}", event, (tenant, day), ledger=True)
+                self.kept.tell(draft, f"#share/{tenant}/{day}", event, (tenant, day), ledger=True)
         self._changed.clear()
 
     def restore(self, event: TenantShare, offset: int, _: float) -> None:
@@ -255,13 +255,13 @@ class Shares:
         self._purses[key] = Purse(*key, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back)
         self.kept.lies(key, event.at, offset)
 
-    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
+    def _again(self, _draft: Draft, key: Key) -> bool:
         self._changed[key] = None
         return True
 
-    def _tidy(self, round_: Round, _: int) -> None:
+    def _tidy(self, draft: Draft) -> None:
         """Drop past days."""
-        for key in [key for key in self._purses if not recent(key[1], day_of(round_.wall))]:
+        for key in [key for key in self._purses if not recent(key[1], day_of(draft.wall))]:
             self.kept.drop(key)
 
     def look_again(self, now: float) -> None:

@@ -65,8 +65,8 @@ class TakeOver:
         started = self._wiring.clock.monotonic()
         book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants, self._tries)
         book.epoch = epoch
-        round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
-        replay = Replay(book, round_)
+        round_ = Round.of(book, self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        replay = Replay(round_)
         if watermark is None or watermark < epoch:
             await read_range(self._wiring, self._events, watermark or 0, epoch + 1, partial(_fold, replay))
         done = await self._done(book, inputs, topic_ids)

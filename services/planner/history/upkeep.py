@@ -5,34 +5,35 @@ Each kind by itself: one that fails again and again is left undone. Then the wat
 
 from __future__ import annotations
 
+from services.planner.deciding import funding
 from services.planner.round import Round
-from services.planner.state import funding
-from services.planner.state.book import Book
 from shared.processing.tries import Chore
 
 _BUDGETS = Chore("budgets")
 
 
-def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
+def upkeep(round_: Round, expected: int, distance: int) -> bool:
     """`expected`: offset of the next own event. Whether another round should follow at once: there is more.
 
     Raises what a kind raises, which spoils the round; `book.tries` knows whose it is.
     """
+    book = round_.book
     more, told = False, sum(len(kind.places) for kind in book.kept.kinds)
     distance = max(distance, 3 * told // 2)  # else to tell some would for ever make others too far
     for kind in book.kept.kinds:
         if book.tries.may(kind.chore):
-            more = kind.renew(round_, book.epoch, expected, distance) or more
-    flush_ledgers(book, round_)
+            more = kind.renew(round_, expected, distance) or more
+    flush_ledgers(round_)
     book.tries.at = None
     return more
 
 
-def flush_ledgers(book: Book, round_: Round) -> None:
+def flush_ledgers(round_: Round) -> None:
     """That part alone, at the end of a replay."""
+    book = round_.book
     if book.conversations.attention:
-        book.conversations.flush(round_, book.epoch)
+        book.conversations.flush(round_)
     if book.batches.attention:
-        book.batches.flush(round_, book.epoch)
+        book.batches.flush(round_)
     if book.tries.may(_BUDGETS):
-        funding.fund(book, round_)
+        funding.fund(round_)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from services.planner.state.admission import JobInput
+from services.planner.deciding.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.base import RECORD_BYTES, PriorityClass
 from shared.contracts.outcome import CancelRequested

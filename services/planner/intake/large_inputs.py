@@ -14,11 +14,11 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from services.planner.deciding.admission import JobInput
 from services.planner.intake.canonical import sent_on
 from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
-from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from shared.contracts import headers, ids
 from shared.contracts.base import PriorityClass
@@ -86,7 +86,7 @@ class Inputs:
         for job_id, lies in moved:
             job = self._book.jobs.get(job_id)
             if job is not None and job.settled is None:
-                self._book.emit(round_, job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input_ref=lies))
+                round_.emit(job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input_ref=lies))
         if round_.now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = round_.now
             self._look(round_.wall)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from services.planner.batches.batch_owner import GATHERED_BYTES, GATHERED_ROWS
-from services.planner.round import EndLine, KeepEnds, Round, SendLines, Tell
+from services.planner.draft import EndLine, KeepEnds, SendLines, Tell
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book

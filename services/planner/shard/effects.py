@@ -11,35 +11,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from services.planner.deciding import attempts, driving
+from services.planner.deciding.admission import IdTaken, JobInput, accept
+from services.planner.deciding.delayed import must_wait, postpone
+from services.planner.draft import Bury, CallerAnswer, Disown, Dispatch, EndLine, EndTurn, Given, KeepEnds, Publish, SendLines, Stop, Tell
 from services.planner.history.gate import GatedJob
 from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
-from services.planner.round import (
-    Bury,
-    CallerAnswer,
-    Disown,
-    Dispatch,
-    EndLine,
-    EndTurn,
-    Given,
-    KeepEnds,
-    Publish,
-    Round,
-    SendLines,
-    Stop,
-    Tell,
-)
+from services.planner.round import Round
 from services.planner.sending.comparing import comparison_of
 from services.planner.sending.eager import PATIENCE_SECONDS
 from services.planner.sending.messages import of_effect, to_cache
 from services.planner.shard.batch_lines import BatchLines
 from services.planner.shard.ended_turns import EndedTurns
 from services.planner.shard.wiring import Wiring
-from services.planner.state import attempts, driving
-from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
-from services.planner.state.delayed import must_wait, postpone
 from shared.contracts.base import PriorityClass
 from shared.contracts.batch import LineEnded
 from shared.contracts.cache import CacheLookup
@@ -128,7 +115,7 @@ class Effects:
     def _accept(self, round_: Round, one: GatedJob, given: JobInput | None = None, refused: Failure | None = None) -> IdTaken | None:
         """A caller of whom no event will tell has his final before the record counts as done: a successor would not know of him."""
         before = len(round_.after)
-        taken = accept(self._book, round_, given or one.given, one.ended, refused=refused)
+        taken = accept(round_, given or one.given, one.ended, refused=refused)
         for i in range(before, len(round_.after)):
             effect = round_.after[i]
             if isinstance(effect, CallerAnswer):
@@ -148,7 +135,7 @@ class Effects:
 
     def _postpone(self, round_: Round, one: GatedJob) -> None:
         """Send the job through the delay tiers."""
-        message = postpone(self._book, round_, one.given, one.record, self._topics)
+        message = postpone(round_, one.given, one.record, self._topics)
         release = self.owed.hold(one.record.topic, one.record.offset)
         self._outbox.put(message, partial(self._on_postponed, one, release))
 
@@ -167,7 +154,7 @@ class Effects:
             self._book.batches.on_ended(round_, outcome, self.owed.hold(record.topic, record.offset))
             return
         before = len(round_.after)
-        attempts.on_outcome(self._book, round_, outcome)
+        attempts.on_outcome(round_, outcome)
         if isinstance(outcome, StepClaimed):
             for i in range(before, len(round_.after)):
                 effect = round_.after[i]
@@ -181,7 +168,7 @@ class Effects:
         unsendable, self._unsendable = self._unsendable, []
         for failed in unsendable:
             self._tries.at = failed.job
-            attempts.on_outcome(self._book, round_, failed)
+            attempts.on_outcome(round_, failed)
         undelayable, self._undelayable = self._undelayable, []
         for one, release in undelayable:
             self._tries.at = one.given.source

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.planner.round import Fill, Given, Round, version_of
+from services.planner.draft import Fill, Given, version_of
+from services.planner.round import Round
 from services.planner.state.caching import CachePolicy, eligible, fingerprint, meaning_of, sharers
 from services.planner.state.policy import Policy
 from shared.contracts.agents import RatedModel

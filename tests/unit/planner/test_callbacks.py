@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.planner.round import Publish, version_of
+from services.planner.draft import Publish, version_of
 from services.planner.sending.messages import of_effect
 from shared.contracts.callback import Callback
 from shared.contracts.delayed import DelayedJob

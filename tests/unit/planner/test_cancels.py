@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from services.planner.deciding.admission import accept
+from services.planner.draft import CallerAnswer
 from services.planner.kept import PORTION
-from services.planner.round import CallerAnswer, Round
-from services.planner.state.admission import accept
+from services.planner.round import Round
 from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, TooManyCancels
 from services.planner.state.policy import Policy
 from services.planner.state.watermark import watermark
@@ -143,9 +144,9 @@ def test_a_guess_is_not_written_again_behind_its_job() -> None:
     fill(desk, 20)
 
     def both(round_: Round) -> None:
-        accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
+        accept(round_, job_input({"prompt": "q"}, 0, "mine"))
         for kept in desk.book.cancels.kept:
-            kept.renew(round_, 0, len(desk.history), 10)
+            kept.renew(round_, len(desk.history), 10)
 
     assert kinds(desk.round(both)) == ["job_accepted", "job_settled"]
     assert list(desk.book.cancels) == []

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import EndTurn, Round
+from services.planner.draft import EndTurn
+from services.planner.round import Round
 from services.planner.state.policy import Policy
 from shared.agents.beliefs import Judgement
 from shared.contracts.base import PriorityClass
@@ -321,12 +322,12 @@ def test_what_a_turn_said_is_as_the_pattern_saw_it() -> None:
     job = desk.job
     job.awaits_turn = False
     job.run.start()
-    desk.book.emit(round_ := Round(desk.wall, desk.now), job, _asked(job))
+    (round_ := Round.of(desk.book, desk.wall, desk.now)).emit(job, _asked(job))
     [step] = job.steps.values()
     verdict = critique(step.request.texts, step.request.critique.checks)
     job.run.resume(step.id, Answer(verdict=verdict))
     assert job.run.context.seen.prompt == "write to [email]"
-    desk.book.settle(round_, job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="x"), None)
+    round_.settle(job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="x"), None)
     [end] = [effect for effect in round_.after if isinstance(effect, EndTurn)]
     assert end.request.turns[-1].content == "write to [email]"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from services.planner.deciding import ending
+from services.planner.draft import version_of
 from services.planner.job.open_step import Phase
-from services.planner.round import version_of
-from services.planner.state import ending
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
 from shared.contracts.event import EVENT, VERSIONS
@@ -237,7 +237,7 @@ def test_who_waits_leaves_his_place_and_has_it_again() -> None:
     count = desk.book.live_count
     assert (count.jobs, count.waiting) == (1, 1)
     for job in list(desk.book.jobs):
-        ending.cancel(desk.book, desk.round(lambda _: None), desk.book.jobs[job], "enough")
+        ending.cancel(desk.round(lambda _: None), desk.book.jobs[job], "enough")
     assert (count.jobs, count.waiting, set(count.of_class.values()), count.of_tenant) == (0, 0, {0}, {})
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import Round, version_of
+from services.planner.draft import version_of
+from services.planner.round import Round
 from services.planner.state.policy import Policy
 from shared.agents.built_in import AGENTS
 from shared.contracts.agents import Agent, Declared, Team, Tool

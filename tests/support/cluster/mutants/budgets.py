@@ -12,7 +12,8 @@ import pytest
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, plus
 from services.planner.budgets.shares import Shares
-from services.planner.round import Round, Tell
+from services.planner.draft import Tell
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.shard.home import Home
 from services.planner.state.funds import Funds
