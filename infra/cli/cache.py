@@ -86,19 +86,19 @@ def calibrate(*, file: Path, model: str, error: float, split: float, seed: int, 
     except InvalidInput as bad:
         raise CommandExit(Exit.USAGE, bad.message) from None
     tuned, unseen = parted(scored(pairs, asyncio.run(_similarities(pairs, model))), split, seed)
-    best = level(unseen, chosen(tuned, error).threshold, guarded=True)
+    best = level(unseen, chosen(tuned, error).threshold, vetoes=True)
     if plot is not None:
         draw(plot, lambda named: drawn(named, unseen, best))
-    alone = level(unseen, best.threshold, guarded=False)
+    alone = level(unseen, best.threshold, vetoes=False)
     if as_json:
         emit_json({
             "chosen_on": len(tuned), "measured_on": len(unseen), "chosen": best._asdict(), "similarity_alone": alone._asdict(),
-            "curve": [one._asdict() for one in levels(unseen, guarded=True)],
+            "curve": [one._asdict() for one in levels(unseen, vetoes=True)],
         })  # fmt: skip
         return
     marks = [("chosen", best), ("the same, similarity alone", alone)]
-    curves = [("with guards" if guarded else "similarity alone", guarded) for guarded in (True, False)]
-    rows = [(name, one) for name, guarded in curves for one in levels(unseen, guarded=guarded)[::5]]
+    curves = [("with vetoes" if vetoes else "similarity alone", vetoes) for vetoes in (True, False)]
+    rows = [(name, one) for name, vetoes in curves for one in levels(unseen, vetoes=vetoes)[::5]]
     titles = ("", "threshold", "precision", "recall", "false hits", "at most (95 %)")
     emit_table(titles, [(name, *(f"{number:.3f}" for number in one)) for name, one in (*marks, *rows)])
     click.echo(f"chosen on {len(tuned)} pairs, measured on {len(unseen)} others; TUTTI_CACHE__THRESHOLD={best.threshold:.2f}")

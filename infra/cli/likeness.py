@@ -1,6 +1,6 @@
 """Pairs of questions and what a semantic cache would do with them, over its threshold; and the drawing of it. Pure but for that.
 
-A pair is served where it is similar enough and, with the guards, nothing speaks against it. Precision: of what is served, the pairs that
+A pair is served where it is similar enough and, with the vetoes, nothing speaks against it. Precision: of what is served, the pairs that
 are the same; recall: of the pairs that are the same, those served; false hits: of the pairs that are not, those served.
 """
 
@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from shared.contracts.base import Contract, Text
 from shared.contracts.bounds import explain
 from shared.errors import InvalidInput
-from shared.validators.questions.guards import veto
+from shared.validators.questions.vetoes import veto
 
 MOST_LINES = 100_000
 MOST_BYTES = 64 * 1024 * 1024
@@ -46,7 +46,7 @@ class Answered(Contract):
 
 
 class Scored(NamedTuple):
-    """A pair with its similarity; `vetoed`: the guards speak against it."""
+    """A pair with its similarity; `vetoed`: the vetoes speak against it."""
 
     similarity: float
     same: bool
@@ -124,9 +124,9 @@ def scored(pairs: Sequence[LabelledPair], similarities: Sequence[float]) -> list
     return [Scored(found, pair.same, veto(pair.asked, pair.stored) is not None) for pair, found in zip(pairs, similarities, strict=True)]
 
 
-def level(items: Sequence[Scored], threshold: float, *, guarded: bool) -> Level:
+def level(items: Sequence[Scored], threshold: float, *, vetoes: bool) -> Level:
     """Of one threshold. Without anything served the precision is 1."""
-    served = [item.same for item in items if item.similarity >= threshold and not (guarded and item.vetoed)]
+    served = [item.same for item in items if item.similarity >= threshold and not (vetoes and item.vetoed)]
     same, right = sum(item.same for item in items), sum(served)
     others, false = len(items) - same, len(served) - right
     return Level(
@@ -134,15 +134,15 @@ def level(items: Sequence[Scored], threshold: float, *, guarded: bool) -> Level:
     )
 
 
-def levels(items: Sequence[Scored], *, guarded: bool) -> list[Level]:
+def levels(items: Sequence[Scored], *, vetoes: bool) -> list[Level]:
     """From 1 down to 0.5, by hundredths."""
-    return [level(items, 1 - step / 100, guarded=guarded) for step in range(51)]
+    return [level(items, 1 - step / 100, vetoes=vetoes) for step in range(51)]
 
 
 def chosen(items: Sequence[Scored], error: float) -> Level:
-    """The lowest, guards on, at which, and above which, no more false hits are than wanted; 1 where there is none."""
-    best = level(items, 1.0, guarded=True)
-    for one in levels(items, guarded=True):
+    """The lowest, vetoes on, at which, and above which, no more false hits are than wanted; 1 where there is none."""
+    best = level(items, 1.0, vetoes=True)
+    for one in levels(items, vetoes=True):
         if one.false > error:
             break
         best = one
@@ -155,13 +155,13 @@ def _upper(count: int, of: int) -> float:
 
 
 def drawn(file: Path, items: Sequence[Scored], best: Level) -> None:
-    """Precision over recall with the guards and without, and the chosen threshold."""
+    """Precision over recall with the vetoes and without, and the chosen threshold."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.4), dpi=90, layout="constrained")
     axes = figure.subplots()
-    for name, guarded, look in (("with guards", True, "-"), ("similarity alone", False, "--")):
-        points = levels(items, guarded=guarded)
+    for name, vetoes, look in (("with vetoes", True, "-"), ("similarity alone", False, "--")):
+        points = levels(items, vetoes=vetoes)
         axes.plot([100 * point.recall for point in points], [100 * point.precision for point in points], look, label=name)
     axes.plot(100 * best.recall, 100 * best.precision, "o", label=f"chosen: {best.threshold:.2f}")
     axes.set(xlabel="of questions that are the same, served, %", ylabel="of what is served, the same, %")

@@ -3,7 +3,7 @@
 How: Kafka, Redis with vector sets, and a real Ollama with all-minilm as a node that the cache asks through Kafka; chats go to a simulated
 node. Pairs of questions as in `infra/lab/questions`, those that nothing was tuned on.
 
-    question ─► planner ─► cache ─► embed job ─► node ─► cache ─► vector set, guards, threshold ─► planner ─► caller
+    question ─► planner ─► cache ─► embed job ─► node ─► cache ─► vector set, vetoes, threshold ─► planner ─► caller
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pairs of questions, made for this repository: near misses by family, and paraphrases. `tuning` is what the semantic cache's guards and
+"""Pairs of questions, made for this repository: near misses by family, and paraphrases. `tuning` is what the semantic cache's vetoes and
 threshold were tuned on; `holdout` has other templates, on which nothing was.
 
 A template's pairs are all those of two values that mean something else, in all wordings; forms of one value stand in a list of their own.

@@ -1,6 +1,6 @@
 """Meanings: which entry, if any, answers a question that is worded otherwise; and what its labels learn of it.
 
-    question ─► vector ─► nearest of its partition ─► entry still there? ─► guards ─► threshold ─► hit
+    question ─► vector ─► nearest of its partition ─► entry still there? ─► vetoes ─► threshold ─► hit
                                                                                          └─► miss, and the candidate is remembered
     fill of a missed step ─► its vector is added; the candidate's answer is compared with the real one: a label
 
@@ -30,9 +30,9 @@ from shared.processing.tries import Tries
 from shared.service import Environment
 from shared.service.asking import Asking
 from shared.telemetry import metrics
-from shared.validators.questions.guards import veto
 from shared.validators.questions.terms import LONGEST
 from shared.validators.questions.threshold import ALIKE, Label, alike, chance_to_ask, kept
+from shared.validators.questions.vetoes import veto
 
 CANDIDATES = 4
 """Nearest entries that are looked at: of a family of near misses the right one need not be the nearest."""

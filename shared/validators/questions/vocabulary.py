@@ -1,4 +1,4 @@
-"""What the guards know of words. English is known well; of German, French, Spanish and Italian only words that carry nothing by themselves.
+"""What the vetoes know of words. English is known well; of German, French, Spanish and Italian only words that carry nothing by themselves.
 
 A word that is not here counts as what a question is about. So a table that is too short costs hits; one that holds too much costs answers.
 """

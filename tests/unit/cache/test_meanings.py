@@ -1,4 +1,4 @@
-"""What a lookup by meaning is told: served only within its partition, past the guards and the threshold; anything else is a miss."""
+"""What a lookup by meaning is told: served only within its partition, past the vetoes and the threshold; anything else is a miss."""
 
 from __future__ import annotations
 

@@ -103,5 +103,5 @@ def test_the_chosen_threshold_is_the_lowest_that_keeps_the_share_from_there_on()
     items += [Scored(0.95 if number % 2 else 0.85, same=True, vetoed=False) for number in range(40)]
     assert chosen(items, 0.05).threshold == pytest.approx(0.91)
     assert chosen(items, 0.10).threshold == pytest.approx(0.61)
-    assert level(items, 0.91, guarded=True).recall == 0.5
-    assert [one.recall for one in levels(items, guarded=True)] == sorted(one.recall for one in levels(items, guarded=True))
+    assert level(items, 0.91, vetoes=True).recall == 0.5
+    assert [one.recall for one in levels(items, vetoes=True)] == sorted(one.recall for one in levels(items, vetoes=True))

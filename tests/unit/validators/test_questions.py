@@ -1,4 +1,4 @@
-"""Guards: pairs of questions that look alike and are not the same are vetoed; what is only worded otherwise mostly is not."""
+"""Vetoes: pairs of questions that look alike and are not the same are vetoed; what is only worded otherwise mostly is not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.lab.questions import pairs
-from shared.validators.questions.guards import Veto, veto
 from shared.validators.questions.terms import LONGEST, number, read, stem
+from shared.validators.questions.vetoes import Veto, veto
 
 FAMILIES = ("number", "negation", "entity", "date", "unit", "order", "wording")
 QUESTION = st.sampled_from([pair.asked for pair in pairs("tuning")])
@@ -19,7 +19,7 @@ QUESTION = st.sampled_from([pair.asked for pair in pairs("tuning")])
 
 @pytest.mark.parametrize("name", ["tuning", "holdout"])
 def test_of_every_family_of_near_misses_at_most_one_in_a_hundred_passes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the guards alone, whatever the similarity. On the pairs that nothing was tuned on, all families together."""
+    """By the vetoes alone, whatever the similarity. On the pairs that nothing was tuned on, all families together."""
     count, passed = Counter[str](), Counter[str]()
     for pair in pairs(name):
         count[pair.family] += 1

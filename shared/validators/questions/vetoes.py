@@ -1,4 +1,4 @@
-"""Guards: whether the answer to one question may be given to another one that reads alike. Pure; a miss when in doubt.
+"""Vetoes: whether the answer to one question may be given to another one that reads alike. Pure; a miss when in doubt.
 
 Similar is not the same: of pairs that differ in a number, a negation or the order of two names half are more similar than paraphrases are
 (decision 0044). So two questions must say the same things; what a known wording may change is in `vocabulary`, what counts in `terms`.
