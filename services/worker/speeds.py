@@ -14,7 +14,7 @@ from services.worker.settings import WorkerSettings
 from shared.contracts.failure import Failure, clocks_differ
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import MOST_SLOWDOWN, NodeModel
-from shared.scheduling.line import Line
+from shared.scheduling.trend import Trend
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ FASTEST = 1e9
 
 @dataclass(slots=True)
 class _Speed:
-    prefill: Line = field(default_factory=partial(Line, proportional=True))
+    prefill: Trend = field(default_factory=partial(Trend, proportional=True))
     """Seconds by tokens of the prompt."""
-    decode: Line = field(default_factory=partial(Line, proportional=False))
+    decode: Trend = field(default_factory=partial(Trend, proportional=False))
     """Seconds a token by calls that run beside it."""
     load: float | None = None
 

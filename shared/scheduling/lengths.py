@@ -1,4 +1,4 @@
-"""Lengths: how many tokens prompts have, by model, as a line of their bytes; and answers, by tenant, agent and model, as quantiles of what
+"""Lengths: how many tokens prompts have, by model, as a trend of bytes; and answers, by tenant, agent and model, as quantiles of what
 was seen of late. Pure.
 
 Counts by size, half an octave each, fading: a median costs a look at some thirty numbers. Who was never seen is taken for the agent's
@@ -12,7 +12,7 @@ from math import exp2, log2
 
 from shared.contracts.step import Length
 from shared.estimates import likely_tokens
-from shared.scheduling.line import Line
+from shared.scheduling.trend import Trend
 
 MOST_KEYS = 4_096
 """Whoever was seen longest ago is forgotten beyond that."""
@@ -54,27 +54,27 @@ class _Counts:
 
 class PromptLengths:
     """What the models' tokenizers have made of prompts: none is read, since every finished call tells what came of its bytes. Of one
-    process. Two lines a model, of plain ASCII and of all else: Chinese has other bytes a token than English; code is near to that.
+    process. Two trends a model, of plain ASCII and of all else: Chinese has other bytes a token than English; code is near to that.
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[str, bool], Line] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, bool], Trend] = OrderedDict()
 
     def learn(self, model: str, length: Length, tokens: int) -> None:
         """A prompt had so many tokens."""
         key = model, length.characters == length.size
-        line = self._seen.pop(key, None) or Line(proportional=True)
-        line.observe(length.size, tokens)
-        self._seen[key] = line
+        trend = self._seen.pop(key, None) or Trend(proportional=True)
+        trend.observe(length.size, tokens)
+        self._seen[key] = trend
         if len(self._seen) > MOST_MODELS:
             self._seen.popitem(last=False)
 
     def likely(self, model: str, length: Length) -> int:
         """Of a prompt, its template included; by its bytes alone where too little was seen."""
-        line, plain = self._seen.get((model, length.characters == length.size)), likely_tokens(length.size) + 1
-        if line is None or line.seen < FEWEST:
+        trend, plain = self._seen.get((model, length.characters == length.size)), likely_tokens(length.size) + 1
+        if trend is None or trend.seen < FEWEST:
             return plain
-        return min(max(round(line.at(length.size)), plain // _MOST_OFF), plain * _MOST_OFF + _TEMPLATE_TOKENS)
+        return min(max(round(trend.at(length.size)), plain // _MOST_OFF), plain * _MOST_OFF + _TEMPLATE_TOKENS)
 
 
 class AnswerLengths:

@@ -20,13 +20,13 @@ from shared.contracts.step import Length, StepRequest
 from shared.contracts.usage import Timings, Usage
 from shared.scheduling import lengths
 from shared.scheduling.lengths import AnswerLengths, PromptLengths
-from shared.scheduling.line import Line
+from shared.scheduling.trend import Trend
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_line_is_found_in_noise(seed: int) -> None:
     """Within a tenth, from fifty observations that are up to a tenth off."""
-    random, line = Random(seed), Line(proportional=True)
+    random, line = Random(seed), Trend(proportional=True)
     for _ in range(200):
         tokens = random.uniform(50, 2_000)
         line.observe(tokens, (0.05 + tokens / 500) * random.uniform(0.9, 1.1))
@@ -36,7 +36,7 @@ def test_a_line_is_found_in_noise(seed: int) -> None:
 
 def test_a_slower_machine_is_followed_within_some_calls() -> None:
     """What was true an hour ago is not held against it."""
-    line = Line(proportional=False)
+    line = Trend(proportional=False)
     for _ in range(100):
         line.observe(0.0, 0.01)
     for _ in range(15):
@@ -47,7 +47,7 @@ def test_a_slower_machine_is_followed_within_some_calls() -> None:
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=40), st.booleans())
 def test_no_observation_makes_a_line_odd(seen: list[tuple[float, float]], proportional: bool) -> None:
     """Neither part is ever negative, nor what follows from them."""
-    line = Line(proportional=proportional)
+    line = Trend(proportional=proportional)
     for counted, seconds in seen:
         line.observe(counted, seconds)
     assert line.fixed >= 0

@@ -1,4 +1,4 @@
-"""Line: seconds as a straight line of something counted, learned from what happened, old observations fading. Pure.
+"""Trend: seconds as a straight line of something counted, learned from what happened, old observations fading. Pure.
 
 Of a prompt: a fixed part and so much a token. Of a written token: its seconds alone, and so much more for each further call at once.
 """
@@ -13,7 +13,7 @@ PRIOR = 0.1
 """How much the first guess of the slope weighs, in observations."""
 
 
-class Line:
+class Trend:
     """`proportional`: until enough is seen all of it is taken to grow with what is counted; else none of it."""
 
     __slots__ = ("_cov", "_proportional", "_var", "_x", "_y", "seen")
