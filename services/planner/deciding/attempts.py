@@ -300,7 +300,7 @@ def _on_position(round_: Round, outcome: StreamPosition) -> None:
 
 
 def _on_cancel(round_: Round, outcome: CancelRequested) -> None:
-    """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises TooManyCancels."""
+    """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises InvalidInput."""
     book = round_.book
     job = book.jobs.get(outcome.job)
     if job is None:

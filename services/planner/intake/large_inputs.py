@@ -40,12 +40,6 @@ _LOOK_SECONDS = 3_600.0
 Refuse = Callable[[Record, InvalidInput, PriorityClass, str, Callable[[], None]], None]
 
 
-class NotKept(InvalidInput):
-    """The job's input could not be written to where large ones are kept."""
-
-    code = "internal"
-
-
 class Inputs:
     """Of one book; thrown away with it. `refuse` is called with the record, why, its class, the job's id and its release."""
 
@@ -78,7 +72,13 @@ class Inputs:
             self._wake()
 
     def _refused(self, record: Record, given: JobInput, release: Callable[[], None]) -> None:
-        self._refuse(record, NotKept(), given.priority_class, given.id, release)
+        self._refuse(
+            record,
+            InvalidInput("The job's input could not be written to where large ones are kept.", code="internal"),
+            given.priority_class,
+            given.id,
+            release,
+        )
 
     def fold(self, round_: Round) -> None:
         """Record where inputs lie now; look for those that grow old."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from services.planner.deciding import attempts, driving
-from services.planner.deciding.admission import IdTaken, JobInput, accept
+from services.planner.deciding.admission import JobInput, accept
 from services.planner.deciding.delayed import must_wait, postpone
 from services.planner.draft import Bury, CallerAnswer, Disown, Dispatch, EndLine, EndTurn, Given, KeepEnds, Publish, SendLines, Stop, Tell
 from services.planner.history.gate import GatedJob
@@ -112,7 +112,7 @@ class Effects:
         elif (taken := self._accept(round_, one)) is not None:
             self.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
 
-    def _accept(self, round_: Round, one: GatedJob, given: JobInput | None = None, refused: Failure | None = None) -> IdTaken | None:
+    def _accept(self, round_: Round, one: GatedJob, given: JobInput | None = None, refused: Failure | None = None) -> InvalidInput | None:
         """A caller of whom no event will tell has his final before the record counts as done: a successor would not know of him."""
         before = len(round_.after)
         taken = accept(round_, given or one.given, one.ended, refused=refused)
