@@ -11,8 +11,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from services.planner.draft import Draft
+from services.planner.kept import Kind
 from shared.contracts.base import at_most
 from shared.contracts.budget import ALWAYS, Amounts, Share, TenantLimits
 from shared.contracts.failure import Failure, FailureKind
@@ -96,6 +98,13 @@ def day_of(wall: float) -> int:
 def recent(day: int, today: int) -> bool:
     """Whether an account of this day is kept: by a machine whose own day is `today`."""
     return day == ALWAYS or abs(day - today) <= DAYS_APART
+
+
+def drop_past_days(kept: Kind[tuple[str, int], Any], draft: Draft) -> None:
+    """Of a ledger by (tenant, day)."""
+    today = day_of(draft.wall)
+    for key in [key for key in kept.things if not recent(key[1], today)]:
+        kept.drop(key)
 
 
 def bounds(limits: TenantLimits | None, day: int) -> dict[Dimension, int]:

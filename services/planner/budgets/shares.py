@@ -7,7 +7,7 @@ the open attempts and is counted anew after a take-over.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.planner.budgets.rules import (
@@ -16,17 +16,16 @@ from services.planner.budgets.rules import (
     BudgetPolicy,
     Dimension,
     bounds,
-    day_of,
+    drop_past_days,
     highest,
     lacking,
     lowest,
     minus,
     plus,
     reached,
-    recent,
 )
 from services.planner.draft import Draft, Tell
-from services.planner.kept import Kind
+from services.planner.kept import Changing
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, TenantLimits, TenantShare
 from shared.contracts.failure import Failure
 from shared.telemetry import logs
@@ -79,9 +78,19 @@ class Shares:
 
     def __init__(self, home: int, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
         self._home, self._policy, self._tenants = home, policy, tenants
-        self.kept = Kind[Key, Purse]("shares", self._again, tidy=self._tidy, distance=policy.distance, events={TenantShare: self.restore})
+        self.kept = Changing[Key, Purse](
+            "shares",
+            TenantShare,
+            "#share/{}/{}",
+            named=lambda event: (event.tenant, event.day),
+            read=lambda event, _: Purse(
+                event.tenant, event.day, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back
+            ),
+            state=_state,
+            tidy=lambda draft: drop_past_days(self.kept, draft),
+            distance=policy.distance,
+        )
         self._purses = self.kept.things
-        self._changed: dict[Key, None] = {}
         self.attention: dict[str, None] = {}
         """Tenants of which something changed in this round."""
 
@@ -119,7 +128,7 @@ class Shares:
         purse.reserved = minus(purse.reserved, reserved)
         if used != NOTHING:
             purse.used = plus(purse.used, used)
-            self._changed[purse.tenant, purse.day] = None
+            self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
 
     def refused(self, purse: Purse, need: Amounts, draft: Draft) -> Failure | None:
@@ -156,7 +165,7 @@ class Shares:
             patience = self._policy.poll_seconds if purse.elsewhere or purse.day == ALWAYS else self._policy.recheck_seconds
             purse.quiet_until = now + patience
         purse.low = None
-        self._changed[purse.tenant, purse.day] = None
+        self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
 
     def on_recalled(self, draft: Draft, asked: BudgetRecalled) -> None:
@@ -172,7 +181,7 @@ class Shares:
             return False
         purse.total = lowest(purse.total, purse.spent)
         purse.gives_back, purse.low = True, NOTHING
-        self._changed[purse.tenant, purse.day] = None
+        self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
         return True
 
@@ -229,41 +238,6 @@ class Shares:
             if purse.asked_at is None and draft.now - purse.touched_at >= self._policy.idle_seconds:
                 self.give_back(draft, purse)
 
-    # History
-
-    def flush(self, draft: Draft, may: Callable[[str], bool] = lambda _: True) -> None:
-        """The events of what changed in this round; `may`: whether a tenant's may be written."""
-        for tenant, day in self._changed:
-            purse = self._purses.get((tenant, day))
-            if purse is not None and may(tenant):
-                event = TenantShare(
-                    epoch=draft.epoch,
-                    tenant=tenant,
-                    day=day,
-                    at=draft.wall,
-                    serial=purse.serial,
-                    total=purse.total,
-                    used=purse.used,
-                    gives_back=purse.gives_back,
-                )
-                self.kept.tell(draft, f"#share/{tenant}/{day}", event, (tenant, day), ledger=True)
-        self._changed.clear()
-
-    def restore(self, event: TenantShare, offset: int, _: float) -> None:
-        """In replay: the newest is the whole purse."""
-        key = event.tenant, event.day
-        self._purses[key] = Purse(*key, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back)
-        self.kept.lies(key, event.at, offset)
-
-    def _again(self, _draft: Draft, key: Key) -> bool:
-        self._changed[key] = None
-        return True
-
-    def _tidy(self, draft: Draft) -> None:
-        """Drop past days."""
-        for key in [key for key in self._purses if not recent(key[1], day_of(draft.wall))]:
-            self.kept.drop(key)
-
     def look_again(self, now: float) -> None:
         """After replay: at every tenant. Nothing has lain idle yet."""
         for purse in self._purses.values():
@@ -277,3 +251,16 @@ class Shares:
         for each in wants:
             for purse, need in each:
                 purse.needs = plus(purse.needs, need)
+
+
+def _state(draft: Draft, _: Key, purse: Purse) -> TenantShare:
+    return TenantShare(
+        epoch=draft.epoch,
+        tenant=purse.tenant,
+        day=purse.day,
+        at=draft.wall,
+        serial=purse.serial,
+        total=purse.total,
+        used=purse.used,
+        gives_back=purse.gives_back,
+    )

@@ -31,9 +31,9 @@ def upkeep(round_: Round, expected: int, distance: int) -> bool:
 def flush_ledgers(round_: Round) -> None:
     """That part alone, at the end of a replay."""
     book = round_.book
-    if book.conversations.attention:
-        book.conversations.flush(round_)
-    if book.batches.attention:
-        book.batches.flush(round_)
+    if book.conversations.kept.attention:
+        book.conversations.kept.flush(round_)
+    if book.batches.kept.attention:
+        book.batches.kept.flush(round_)
     if book.tries.may(_BUDGETS):
         funding.fund(round_)
