@@ -29,7 +29,7 @@ class UnknownPattern(InvalidInput):
 class PatternInput(Contract):
     """Base of each pattern's input: what it needs besides the job's prompt or messages. This one takes nothing."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", model_title_generator=lambda kind: kind.__name__.lstrip("_"))
 
 
 class Unread(PatternInput):

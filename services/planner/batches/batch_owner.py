@@ -53,7 +53,7 @@ class BatchPolicy:
 
 
 @dataclass(slots=True)
-class Running:
+class _Running:
     """A batch in memory. `begun_at`: monotonic, in replay seconds of the log's time."""
 
     known: BatchChanged
@@ -88,14 +88,14 @@ class BatchOwner:
         self, policy: BatchPolicy, set_timer: Callable[[str, float], None], most_jobs: Callable[[str], int | None] = lambda _: None
     ) -> None:
         self._policy, self._most_jobs = policy, most_jobs
-        self.kept = Timed[Running](
+        self.kept = Timed[_Running](
             "batches",
             BatchChanged,
             TIMER,
             set_timer,
             self._due_at,
             named=lambda event: (event.tenant, event.batch),
-            read=lambda event, written: Running(event, written - event.age_seconds, set(event.open)),
+            read=lambda event, written: _Running(event, written - event.age_seconds, set(event.open)),
             state=self._state,
         )
         self._all = self.kept.things
@@ -119,7 +119,7 @@ class BatchOwner:
         self._make_room()
         said = {name: getattr(told, name) for name in ("terms", "window_seconds", "index", "lines", "refused", "refusals", "key")}
         known = BatchChanged(epoch=draft.epoch, tenant=told.tenant, batch=told.batch, at=draft.wall, errors=errors, **said)
-        one = self._all[key] = Running(known, draft.now)
+        one = self._all[key] = _Running(known, draft.now)
         if errors:
             one.known = known.changed_to(over_at=draft.wall)
         self._go_on(draft, key, one)
@@ -147,7 +147,7 @@ class BatchOwner:
         self.kept.attention[key] = None
         self._write(draft, one)
 
-    def _write(self, draft: Draft, one: Running, *, now: bool = False) -> None:
+    def _write(self, draft: Draft, one: _Running, *, now: bool = False) -> None:
         """A block, if there is enough for one, or nothing else will come; one at a time, since each names the one before."""
         if one.writing or not one.gathered:
             return
@@ -192,14 +192,14 @@ class BatchOwner:
         elif one.forget:
             self._forget(key)
 
-    def _end(self, draft: Draft, key: Key, one: Running, why: str) -> None:
+    def _end(self, draft: Draft, key: Key, one: _Running, why: str) -> None:
         if one.known.ending is None:
             one.known = one.known.changed_to(ending=why, ending_at=draft.wall)
             one.patient_until = draft.now + self._policy.patience_seconds
             draft.after.append(SendLines(one.known, cancelled=sorted(one.open)))
             self._go_on(draft, key, one)
 
-    def _go_on(self, draft: Draft, key: Key, one: Running) -> None:
+    def _go_on(self, draft: Draft, key: Key, one: _Running) -> None:
         """Open as many lines as may be; nothing open and nothing left is the end."""
         known = one.known
         if one.known.ending is None and not one.over:
@@ -211,7 +211,7 @@ class BatchOwner:
             self._finish(draft, one)
         self.kept.touch(key)
 
-    def _room(self, key: Key, one: Running) -> int:
+    def _room(self, key: Key, one: _Running) -> int:
         """More lines that may be open: of a tenant no more than it may run at once, else they would fail for waiting too long."""
         live = [(tenant, len(other.open)) for (tenant, _), other in self._all.items() if not other.over]
         room = max(self._policy.least, self._policy.ahead // len(live)) - len(one.open)
@@ -220,7 +220,7 @@ class BatchOwner:
             room = min(room, max(most - sum(count for tenant, count in live if tenant == key[0]), int(not one.open)))
         return room
 
-    def _finish(self, draft: Draft, one: Running) -> None:
+    def _finish(self, draft: Draft, one: _Running) -> None:
         log.info("batch_over", tenant=one.known.tenant, batch=one.known.batch, completed=one.known.completed, failed=one.known.failed)
         one.known = one.known.changed_to(over_at=draft.wall)
         one.settled = (*one.settled, *one.paid, *one.paid_with)
@@ -252,7 +252,7 @@ class BatchOwner:
             self._end(draft, name, one, "expired")
         self._write(draft, one, now=impatient or draft.now >= one.gathered_at + self._policy.gather_seconds)
 
-    def _due_at(self, one: Running) -> float:
+    def _due_at(self, one: _Running) -> float:
         if one.over:
             return one.begun_at + self._policy.kept_seconds
         if one.again:
@@ -262,7 +262,7 @@ class BatchOwner:
         expires = one.patient_until if one.known.ending is not None else one.begun_at + one.known.window_seconds
         return min(expires, inf if one.writing else one.gathered_at + self._policy.gather_seconds)
 
-    def _state(self, draft: Draft, _: Key, one: Running) -> BatchChanged:
+    def _state(self, draft: Draft, _: Key, one: _Running) -> BatchChanged:
         """With what goes out behind it."""
         gone, age = one.over and one.forget, max(0.0, draft.now - one.begun_at)
         one.known = one.known.changed_to(epoch=draft.epoch, at=draft.wall, age_seconds=age, open=tuple(sorted(one.open)), gone=gone)

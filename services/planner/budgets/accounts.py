@@ -31,7 +31,7 @@ Key = tuple[str, int]
 
 
 @dataclass(slots=True)
-class Account:
+class _Account:
     """One tenant's day."""
 
     shares: dict[int, Share] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class Accounts:
 
     def __init__(self, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
         self._tenants = tenants
-        self.kept = Changing[Key, Account](
+        self.kept = Changing[Key, _Account](
             "accounts",
             TenantAccount,
             "#account/{}/{}",
             named=lambda event: (event.tenant, event.day),
-            read=lambda event, _: Account({share.home: share for share in event.shares}, event.alerted),
+            read=lambda event, _: _Account({share.home: share for share in event.shares}, event.alerted),
             state=self._state,
             tidy=lambda draft: drop_past_days(self.kept, draft),
             distance=policy.distance,
@@ -61,7 +61,7 @@ class Accounts:
     def __len__(self) -> int:
         return len(self._accounts)
 
-    def get(self, tenant: str, day: int) -> Account | None:
+    def get(self, tenant: str, day: int) -> _Account | None:
         return self._accounts.get((tenant, day))
 
     def on_requested(self, draft: Draft, asked: BudgetRequested) -> None:
@@ -69,7 +69,7 @@ class Accounts:
         if not recent(asked.day, day_of(draft.wall)):
             log.warning("budget_of_another_day", tenant=asked.tenant, day=asked.day)
             return
-        account = self._accounts.setdefault((asked.tenant, asked.day), Account())
+        account = self._accounts.setdefault((asked.tenant, asked.day), _Account())
         share = account.shares.get(asked.home) or Share(home=asked.home, serial=0, total=NOTHING)
         limited = bounds(self._tenants.get(asked.tenant), asked.day)
         others = [other for home, other in account.shares.items() if home != asked.home]
@@ -96,7 +96,7 @@ class Accounts:
         draft.after.append(Tell(asked.home, answer))
         draft.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
 
-    def _state(self, draft: Draft, key: Key, account: Account) -> TenantAccount:
+    def _state(self, draft: Draft, key: Key, account: _Account) -> TenantAccount:
         """Alerts come before the account that holds that they were raised."""
         about = {"epoch": draft.epoch, "tenant": key[0], "day": key[1], "at": draft.wall}
         for limit, granted, bound in self._news(*key, account):
@@ -106,7 +106,7 @@ class Accounts:
             draft.add(self.kept.key(key), TenantLimitNeared(**about, limit=limit, granted=granted, bound=bound), ledger=True)
         return TenantAccount(**about, shares=tuple(account.shares.values()), alerted=account.alerted)
 
-    def _news(self, tenant: str, day: int, account: Account) -> Iterator[tuple[str, float, float]]:
+    def _news(self, tenant: str, day: int, account: _Account) -> Iterator[tuple[str, float, float]]:
         limits = self._tenants.get(tenant)
         if limits is None or day == ALWAYS:
             return

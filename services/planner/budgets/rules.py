@@ -83,7 +83,7 @@ class BudgetPolicy:
     """A ledger event further behind the end than this many records is written again, so that the watermark may pass it."""
 
 
-class Deal(NamedTuple):
+class _Deal(NamedTuple):
     """What a home holds from now on, and what its limit did not allow."""
 
     total: Amounts
@@ -165,10 +165,10 @@ def lacking(total: Amounts, spent: Amounts, need: Amounts, limited: Collection[D
     return [d for d in limited if getattr(spent, d) + getattr(need, d) > getattr(total, d)]
 
 
-def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amounts, least: Amounts, *, gives_back: bool) -> Deal:
+def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amounts, least: Amounts, *, gives_back: bool) -> _Deal:
     """The owner's answer to one home. The totals of all homes together never grow beyond a limit."""
     if gives_back:
-        return Deal(lowest(held, least), ())
+        return _Deal(lowest(held, least), ())
     shares = list(others)
     total: dict[str, int] = {}
     short: list[Dimension] = []
@@ -181,7 +181,7 @@ def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amou
         total[dimension] = holds + min(free, max(wants - holds, free // _PARTS))
         if total[dimension] < wants:
             short.append(dimension)
-    return Deal(Amounts(**total), tuple(short))
+    return _Deal(Amounts(**total), tuple(short))
 
 
 def neared(limits: TenantLimits, limited: Mapping[Dimension, int], granted: Amounts) -> list[tuple[str, float, float]]:

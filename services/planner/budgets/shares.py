@@ -37,7 +37,7 @@ Wants = list[tuple["Purse", Amounts]]
 
 
 @dataclass(slots=True)
-class Purse:
+class _Purse:
     """This home's share of one tenant's day."""
 
     tenant: str
@@ -78,12 +78,12 @@ class Shares:
 
     def __init__(self, home: int, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
         self._home, self._policy, self._tenants = home, policy, tenants
-        self.kept = Changing[Key, Purse](
+        self.kept = Changing[Key, _Purse](
             "shares",
             TenantShare,
             "#share/{}/{}",
             named=lambda event: (event.tenant, event.day),
-            read=lambda event, _: Purse(
+            read=lambda event, _: _Purse(
                 event.tenant, event.day, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back
             ),
             state=_state,
@@ -97,17 +97,17 @@ class Shares:
     def __len__(self) -> int:
         return len(self._purses)
 
-    def get(self, tenant: str, day: int) -> Purse | None:
+    def get(self, tenant: str, day: int) -> _Purse | None:
         return self._purses.get((tenant, day))
 
-    def of(self, tenant: str) -> list[Purse]:
+    def of(self, tenant: str) -> list[_Purse]:
         return [purse for purse in self._purses.values() if purse.tenant == tenant]
 
-    def purse(self, tenant: str, day: int, now: float) -> Purse:
+    def purse(self, tenant: str, day: int, now: float) -> _Purse:
         """The purse, empty when it is new."""
         found = self._purses.get((tenant, day))
         if found is None:
-            found = self._purses[tenant, day] = Purse(tenant, day, touched_at=now)
+            found = self._purses[tenant, day] = _Purse(tenant, day, touched_at=now)
         return found
 
     # Spending
@@ -123,7 +123,7 @@ class Shares:
             purse.touched_at = now
             self.attention[purse.tenant] = None
 
-    def release(self, purse: Purse, reserved: Amounts, used: Amounts) -> None:
+    def release(self, purse: _Purse, reserved: Amounts, used: Amounts) -> None:
         """An attempt is over: settle what it took."""
         purse.reserved = minus(purse.reserved, reserved)
         if used != NOTHING:
@@ -131,12 +131,12 @@ class Shares:
             self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
 
-    def refused(self, purse: Purse, need: Amounts, draft: Draft) -> Failure | None:
+    def refused(self, purse: _Purse, need: Amounts, draft: Draft) -> Failure | None:
         """Why there is no point in waiting, or None. Concurrent jobs end, so waiting for one is never pointless."""
         believed = draft.now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
         return self.exhausted(purse, need, draft) if believed and purse.day != ALWAYS else None
 
-    def exhausted(self, purse: Purse, need: Amounts, draft: Draft) -> Failure | None:
+    def exhausted(self, purse: _Purse, need: Amounts, draft: Draft) -> Failure | None:
         """What is lacking of which the owner last said that there is no more, or None."""
         limited = self._bounds(purse)
         for dimension in lacking(purse.total, purse.spent, need, limited):
@@ -144,7 +144,7 @@ class Shares:
                 return reached(dimension, limited[dimension], getattr(need, dimension), draft.wall)
         return None
 
-    def _bounds(self, purse: Purse) -> dict[Dimension, int]:
+    def _bounds(self, purse: _Purse) -> dict[Dimension, int]:
         return bounds(self._tenants.get(purse.tenant), purse.day)
 
     # Messages
@@ -175,7 +175,7 @@ class Shares:
             purse.quiet_until = draft.now + self._policy.poll_seconds
             purse.limits = self._tenants.get(purse.tenant)
 
-    def give_back(self, draft: Draft, purse: Purse) -> bool:
+    def give_back(self, draft: Draft, purse: _Purse) -> bool:
         """Record that what is unused is held no longer; the owner hears of it after that is acknowledged. False: nothing is unused."""
         if purse.gives_back or purse.left == NOTHING or purse.needs != NOTHING:
             return False
@@ -204,7 +204,7 @@ class Shares:
             )
             draft.after.append(Tell(None, request))
 
-    def _asks(self, purse: Purse, now: float) -> bool:
+    def _asks(self, purse: _Purse, now: float) -> bool:
         if purse.asked_at is not None:
             return True
         limited = self._bounds(purse)
@@ -221,7 +221,7 @@ class Shares:
         """When this tenant's purses want attention next, monotonic."""
         return min((self._due_at(purse) for purse in self.of(tenant)), default=math.inf)
 
-    def _due_at(self, purse: Purse) -> float:
+    def _due_at(self, purse: _Purse) -> float:
         due = math.inf
         if purse.asked_at is not None:
             due = purse.asked_at + self._policy.resend_seconds
@@ -253,7 +253,7 @@ class Shares:
                 purse.needs = plus(purse.needs, need)
 
 
-def _state(draft: Draft, _: Key, purse: Purse) -> TenantShare:
+def _state(draft: Draft, _: Key, purse: _Purse) -> TenantShare:
     return TenantShare(
         epoch=draft.epoch,
         tenant=purse.tenant,

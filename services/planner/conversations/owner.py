@@ -54,7 +54,7 @@ class ConversationPolicy:
 
 
 @dataclass(slots=True)
-class Talk:
+class _Talk:
     """`used_at`: monotonic, in replay seconds of the log's time. `granted_at`: when the grant was sent last."""
 
     known: ConversationChanged
@@ -78,14 +78,14 @@ class Conversations:
 
     def __init__(self, policy: ConversationPolicy, set_timer: Callable[[str, float], None]) -> None:
         self._policy = policy
-        self.kept = Timed[Talk](
+        self.kept = Timed[_Talk](
             "conversations",
             ConversationChanged,
             TIMER,
             set_timer,
             self._due_at,
             named=lambda event: (event.tenant, event.conversation),
-            read=lambda event, written: Talk(event, written - event.idle_seconds),
+            read=lambda event, written: _Talk(event, written - event.idle_seconds),
             state=self._state,
         )
         self._talks = self.kept.things
@@ -169,7 +169,7 @@ class Conversations:
         talk.over = talk.idle
         self._touch(draft, key, talk)
 
-    def _begun(self, draft: Draft, key: Key) -> Talk | None:
+    def _begun(self, draft: Draft, key: Key) -> _Talk | None:
         """The conversation, a new one where there is none; None where there is no room for one."""
         talk = self._talks.get(key)
         if talk is None:
@@ -177,11 +177,11 @@ class Conversations:
             if len(self._talks) >= self._policy.most or of_tenant >= self._policy.most_of_tenant:
                 return None
             first = ConversationChanged(epoch=draft.epoch, tenant=key[0], conversation=key[1], at=draft.wall)
-            talk = self._talks[key] = Talk(first, draft.now)
+            talk = self._talks[key] = _Talk(first, draft.now)
         talk.over = False
         return talk
 
-    def _grant_next(self, draft: Draft, key: Key, talk: Talk) -> None:
+    def _grant_next(self, draft: Draft, key: Key, talk: _Talk) -> None:
         """Serials lie above the epoch, and each grant is an event of its own round at most: a later epoch begins above all of them."""
         known = talk.known
         if known.current is not None or not known.waiting:
@@ -191,7 +191,7 @@ class Conversations:
         talk.known = known.changed_to(current=first, waiting=known.waiting[1:])
         self._grant_again(draft, key, talk)
 
-    def _grant_again(self, draft: Draft, key: Key, talk: Talk) -> None:
+    def _grant_again(self, draft: Draft, key: Key, talk: _Talk) -> None:
         """Made of what is known, which the turn's end alone changes, and a memory that is written anew."""
         known, current = talk.known, talk.known.current
         assert current is not None, "it has been granted"
@@ -204,7 +204,7 @@ class Conversations:
         talk.granted_at = draft.now
         self.kept.attention[key] = None
 
-    def _touch(self, draft: Draft, key: Key, talk: Talk) -> None:
+    def _touch(self, draft: Draft, key: Key, talk: _Talk) -> None:
         talk.used_at = draft.now
         self.kept.touch(key)
 
@@ -223,12 +223,12 @@ class Conversations:
             talk.over = True
             self.kept.touch(name)
 
-    def _state(self, draft: Draft, _: Key, talk: Talk) -> ConversationChanged:
+    def _state(self, draft: Draft, _: Key, talk: _Talk) -> ConversationChanged:
         idle = max(0.0, draft.now - talk.used_at)
         talk.known = talk.known.changed_to(epoch=draft.epoch, at=draft.wall, idle_seconds=idle, gone=talk.over)
         return talk.known
 
-    def _due_at(self, talk: Talk) -> float:
+    def _due_at(self, talk: _Talk) -> float:
         if talk.known.current is not None:
             return talk.granted_at + self._policy.grant_seconds
         return talk.used_at + self._policy.ttl_seconds if talk.idle and not talk.over else inf

@@ -16,7 +16,7 @@ from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.patterns import BUILT_IN
 from shared.patterns.tool_use import ALL_TOLD, AT_ONCE
-from shared.patterns.tools import TOOLS, ToolsInput
+from shared.patterns.tools import TOOLS
 from tests.support.scripted import DOWN, Played, Reply, Script, crashes_alike, play
 
 NUMBERS = {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}, "required": ["a", "b"]}
