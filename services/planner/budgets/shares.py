@@ -33,7 +33,7 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 Key = tuple[str, int]
-Wants = list[tuple["Purse", Amounts]]
+Wants = list[tuple["_Purse", Amounts]]
 
 
 @dataclass(slots=True)

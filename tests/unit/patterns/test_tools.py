@@ -300,7 +300,7 @@ def test_a_tool_can_be_called_alone() -> None:
 
 def test_inputs_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="called alone"):
-        ToolsInput(tool="add", tools=("send",))
+        TOOLS.input.model_validate({"tool": "add", "tools": ("send",)})
 
 
 def test_a_bare_prompt_is_one_call() -> None:
