@@ -31,6 +31,8 @@ E = TypeVar("E", CancelRecorded, ScheduleFired, TakenAhead)
 
 OLDEST_SECONDS = 7 * 86_400.0
 """However quiet a log is: what is older is written again."""
+LOOK_SECONDS = 60.0
+"""Longest time in which nobody looks for what is too old, or over, while there are rounds."""
 PORTION = 100
 """So many of a kind are told again in one round."""
 
@@ -252,6 +254,7 @@ class Kept:
     def __init__(self, *kinds: Kind[Any, Any]) -> None:
         self.kinds = kinds
         self._folds = {event: fold for kind in kinds for event, fold in kind.events.items()}
+        self._at, self._by = -1, -inf
 
     def restore(self, event: Event, offset: int, written: float) -> bool:
         """Fold an event that tells of a kept thing; False: it is another one."""
@@ -259,6 +262,14 @@ class Kept:
         if fold is not None:
             fold(event, offset, written)
         return fold is not None
+
+    def due(self, expected: int, now: float) -> bool:
+        """Whether something of it may be too far behind the next own offset, or over."""
+        return expected >= self._at or now >= self._by
+
+    def looked(self, expected: int, now: float, events: int) -> None:
+        """It was looked at: again in so many own events, or a while."""
+        self._at, self._by = expected + events, now + LOOK_SECONDS
 
     @property
     def lowest(self) -> int | None:

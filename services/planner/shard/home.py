@@ -310,9 +310,8 @@ class Home:
     def _fold_cancels(self, round_: Round) -> None:
         """Whatever the room: what they end may be what keeps it."""
         for topic, jobs in self._jobs.items():
-            for _ in range(self._wiring.options.round_jobs):
-                record = jobs.take_cancel()
-                if record is None:
+            for _ in range(self._wiring.options.round_jobs if jobs.holds_cancel else 0):
+                if (record := jobs.take_cancel()) is None:
                     break
                 self._read(round_, record, self._class_of[topic])
         for one in self.ahead.unmet.over(round_.now, self._book.knows, self.ahead.position):
