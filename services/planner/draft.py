@@ -9,29 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
-
-from shared.contracts.agents import NOBODY
 from shared.contracts.batch import BatchChanged, OfBatch
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
-    CACHED,
-    CALLED_BACK,
-    CARDS,
-    LINES,
-    OF_A_CONVERSATION,
-    POLICIES,
-    TEAMS,
-    TOOLS,
-    VERSIONS,
     Event,
     JobAccepted,
-    JobDelayed,
     JobSettled,
-    JobSnapshot,
     StepAnswered,
     joined,
 )
@@ -39,6 +25,7 @@ from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
 from shared.contracts.step import Content, Step
+from shared.contracts.versions import VERSIONS, version_of
 from shared.kafka.port import Message
 from shared.placement.ledger import OpenDispatch
 
@@ -203,54 +190,6 @@ class Fill:
 
 Sendable = Fill | Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 Effect = Sendable | EndTurn | EndLine | KeepEnds | SendLines
-
-
-def version_of(event: Event) -> int:
-    """In which this event is written: the lowest whose readers do not misread it."""
-    version = VERSIONS.get(event.type, 1)
-    if type(event) is StepAnswered:
-        return version if event.answer.served is None else CACHED
-    if type(event) is JobSettled:
-        answer = event.result.answer
-        return version if answer is None or answer.served is None else CACHED
-    if type(event) is JobAccepted and (event.team.models or event.team.rated):
-        return CARDS
-    if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
-        return CALLED_BACK
-    if type(event) is JobAccepted:
-        if isinstance(event.request, HeldJob) and event.request.line is not None:
-            return LINES
-        if event.request.cache is not None:
-            return CACHED
-        talks, team = event.request.conversation is not None, event.team
-        return POLICIES if event.policies else OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
-    if type(event) is JobSnapshot and event.facts:
-        version = max(version, *map(_of_fact, event.facts))
-    return version
-
-
-_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":', '"line":')
-
-
-def _of_fact(fact: str) -> int:
-    """Of one in a snapshot. Most need not be read."""
-    if not any(word in fact for word in _SUSPECT):
-        return 1
-    found = from_json(fact)
-    if found["type"] == "job_accepted" and found.get("team", {}).keys() & {"models", "rated"}:
-        return CARDS
-    if found["type"] == "job_accepted" and "callback" in found["request"]:
-        return CALLED_BACK
-    if found["type"] == "job_accepted":
-        team = found.get("team", ())
-        if found.get("policies"):
-            return POLICIES
-        if "cache" in found["request"] or "line" in found["request"]:
-            return CACHED
-        return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
-    if found["type"] == "step_answered" and "served" in found["answer"]:
-        return CACHED
-    return VERSIONS.get(found["type"], 1)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.batches.batch_owner import BatchOwner, Key, Running
+from services.planner.batches.batch_owner import BatchOwner, Key
 from services.planner.draft import Draft, EndLine
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
@@ -93,7 +93,7 @@ def a_successor_sends_nothing_again(patching: Patching) -> None:
 def a_cancel_ends_it_at_once(patching: Patching) -> None:
     original = BatchOwner._end
 
-    def end(self: BatchOwner, draft: Draft, key: Key, one: Running, why: Any) -> None:
+    def end(self: BatchOwner, draft: Draft, key: Key, one: Any, why: Any) -> None:
         original(self, draft, key, one, why)
         if not one.over:
             one.open -= {*one.gathered, *one.writing}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.conversations.owner import Conversations, Talk
+from services.planner.conversations.owner import Conversations
 from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
@@ -36,7 +36,7 @@ def grants_to_all(patching: Patching) -> None:
     """Who asks has his turn, whoever else has."""
     original = Conversations._grant_next
 
-    def grant_next(self: Conversations, draft: Draft, key: Any, talk: Talk) -> None:
+    def grant_next(self: Conversations, draft: Draft, key: Any, talk: Any) -> None:
         talk.known = talk.known.changed_to(current=None)
         original(self, draft, key, talk)
 

@@ -57,13 +57,7 @@ class JobInput:
     """The job as JSON, if it came as tutti writes it."""
 
 
-class IdTaken(InvalidInput):
-    """This id is already used with another body."""
-
-    code = "conflict"
-
-
-def accept(round_: Round, given: JobInput, before: JobSettled | None = None, *, refused: Failure | None = None) -> IdTaken | None:
+def accept(round_: Round, given: JobInput, before: JobSettled | None = None, *, refused: Failure | None = None) -> InvalidInput | None:
     """Take the job in, and begin it; or why it is no job. `before`: how a job with this id ended within the window. `refused`: why it ends
     at once.
     """
@@ -187,7 +181,7 @@ def _late(round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
     return None
 
 
-def _again(round_: Round, given: JobInput, known: LiveJob) -> IdTaken | None:
+def _again(round_: Round, given: JobInput, known: LiveJob) -> InvalidInput | None:
     if known.accepted.source == given.source:
         return None
     if known.settled is not None:
@@ -198,7 +192,7 @@ def _again(round_: Round, given: JobInput, known: LiveJob) -> IdTaken | None:
     return None
 
 
-def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> IdTaken | None:
+def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> InvalidInput | None:
     if settled.digest != given.digest:
         return _conflict(round_, given)
     if given.reply is not None:
@@ -219,10 +213,14 @@ def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
         round_.after.append(CallerAnswer(given.reply, cancelled(given.id, waits, ended), given.trace))
 
 
-def _conflict(round_: Round, given: JobInput) -> IdTaken | None:
+def _conflict(round_: Round, given: JobInput) -> InvalidInput | None:
     """Another job under an id that is taken: it never runs, and whoever sent it must hear of it. Where an ingress waits it tells him."""
     if given.reply is not None:
         failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
         result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
         round_.after.append(CallerAnswer(given.reply, result, given.trace))
-    return None if given.reply is not None and given.reply.multiplex else IdTaken()
+    return (
+        None
+        if given.reply is not None and given.reply.multiplex
+        else InvalidInput("This id is already used with another body.", code="conflict")
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.planner.deciding import driving, ending, hedging, ledgers, lookups, streams, turns, waits
-from services.planner.draft import Disown, Stop
+from services.planner.draft import Disown
 from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Claim, OpenStep, Phase
@@ -15,7 +15,7 @@ from services.planner.state import caching
 from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
-from shared.contracts.control import StopClaims, StopStep
+from shared.contracts.control import StopClaims
 from shared.contracts.event import StepAnswered, StepClaimedBy
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import (
@@ -145,13 +145,13 @@ def _on_claimed(round_: Round, outcome: StepClaimed) -> None:
     book = round_.book
     found = book.find(outcome.job, outcome.step)
     if found is None or outcome.attempt != found[1].attempt or not may_claim(found[1], outcome.claim):
-        round_.after.append(_stop_claim(outcome, "not wanted" if found is None else "another claim stands"))
+        round_.after.append(ending.stop_of(outcome, "not wanted" if found is None else "another claim stands"))
         return
     job, step = found
     if step.phase is Phase.CLAIMED:
         return
     if book.incarnations.superseded(outcome.node, outcome.claim, round_.now):
-        round_.after.append(_stop_claim(outcome, "the node's worker has started again"))
+        round_.after.append(ending.stop_of(outcome, "the node's worker has started again"))
         if step.routed is None:  # else it is being awaited; the mailbox's position may lie behind the record
             _await_claim(round_, job, step, (outcome.node, outcome.mailbox))
         return
@@ -166,13 +166,6 @@ def _on_claimed(round_: Round, outcome: StepClaimed) -> None:
     hedging.on_claim(round_, job, step)
     book.lease(step, round_.now, outcome.lease_seconds)
     book.arm(job)
-
-
-def _stop_claim(outcome: StepClaimed, reason: str) -> Stop:
-    control = StopStep(
-        node=outcome.node, job=outcome.job, step=outcome.step, attempt=outcome.attempt, claim=outcome.claim, reason=reason
-    )  # fmt: skip
-    return Stop(outcome.mailbox, control)
 
 
 def _on_renewed(round_: Round, outcome: ClaimsRenewed) -> None:
@@ -307,7 +300,7 @@ def _on_position(round_: Round, outcome: StreamPosition) -> None:
 
 
 def _on_cancel(round_: Round, outcome: CancelRequested) -> None:
-    """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises TooManyCancels."""
+    """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises InvalidInput."""
     book = round_.book
     job = book.jobs.get(outcome.job)
     if job is None:

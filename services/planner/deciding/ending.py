@@ -68,7 +68,7 @@ def on_outcome(round_: Round, job: LiveJob, outcome: Outcome) -> None:
         step = job.abandoned.get(outcome.step)
         if step is None or not step.stands(outcome.attempt, outcome.claim):
             assert job.ending is not None
-            round_.after.append(_stop(outcome, job.ending.message))
+            round_.after.append(stop_of(outcome, job.ending.message))
     elif isinstance(outcome, StepSucceeded | StepFailed | StepReleased):
         round_.waste(job, outcome)
         _finish_if_idle(round_, job)
@@ -104,7 +104,8 @@ def _stop_unrouted(round_: Round, job: LiveJob, reason: str) -> None:
             round_.after.append(StopAnywhere(StopStep(job=job.id, step=step.id, attempt=step.attempt, reason=reason)))
 
 
-def _stop(claimed: StepClaimed, reason: str) -> Stop:
+def stop_of(claimed: StepClaimed, reason: str) -> Stop:
+    """That this claim of an attempt does not stand."""
     control = StopStep(
         node=claimed.node, job=claimed.job, step=claimed.step, attempt=claimed.attempt, claim=claimed.claim, reason=reason
     )  # fmt: skip

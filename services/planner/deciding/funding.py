@@ -32,7 +32,7 @@ def fund(round_: Round) -> None:
             book.funds.shares.ask(round_, tenant)
             book.timers.set(TIMER + tenant, max(book.funds.shares.due_at(tenant), round_.now + _PACE_SECONDS))
     for ledger in (book.funds.accounts, book.funds.shares):
-        ledger.flush(round_, lambda tenant: book.tries.may(Chore(_CHORE, tenant)))
+        ledger.kept.flush(round_, lambda key: book.tries.may(Chore(_CHORE, key[0])))
 
 
 def _serve(round_: Round, tenant: str) -> None:

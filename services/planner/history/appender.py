@@ -11,7 +11,7 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES
-from shared.contracts.event import VERSIONS
+from shared.contracts.versions import VERSIONS
 from shared.kafka.port import Message, TopicPartition
 from shared.telemetry import logs, metrics
 

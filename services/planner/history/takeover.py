@@ -16,7 +16,8 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book, internal
 from services.planner.state.taken import NOTHING, Offsets
 from shared.contracts import headers
-from shared.contracts.event import EVENT, NEWEST, PlannerStarted
+from shared.contracts.event import EVENT, PlannerStarted
+from shared.contracts.versions import NEWEST
 from shared.errors import InvalidInput, InvalidRecord, LogError, NewerVersion, TuttiError
 from shared.kafka.port import Message, MissedRecords, Record, TopicPartition, Unreadable
 from shared.processing.folding import pass_over

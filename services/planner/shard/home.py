@@ -20,7 +20,7 @@ from services.planner.history.appender import Appender
 from services.planner.history.gate import GatedJob, IdGate
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
-from services.planner.intake.canonical import UnknownJob, onward
+from services.planner.intake.canonical import onward, unknown_job
 from services.planner.intake.job_queue import LARGE, JobQueue
 from services.planner.intake.open_transactions import TopicIds
 from services.planner.intake.order import ClassOrder, Queue, Room
@@ -310,13 +310,12 @@ class Home:
     def _fold_cancels(self, round_: Round) -> None:
         """Whatever the room: what they end may be what keeps it."""
         for topic, jobs in self._jobs.items():
-            for _ in range(self._wiring.options.round_jobs):
-                record = jobs.take_cancel()
-                if record is None:
+            for _ in range(self._wiring.options.round_jobs if jobs.holds_cancel else 0):
+                if (record := jobs.take_cancel()) is None:
                     break
                 self._read(round_, record, self._class_of[topic])
         for one in self.ahead.unmet.over(round_.now, self._book.knows, self.ahead.position):
-            self._effects.owe(one.record, self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
+            self._effects.owe(one.record, self._refusals.job(one.record, unknown_job(), one.priority_class, round_.wall, one.job))
 
     def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
         self.ahead.under_way.append(record)

@@ -34,12 +34,6 @@ _SWEEP_SECONDS = 60.0
 _REASON_CHARACTERS = 200
 
 
-class TooManyCancels(InvalidInput):
-    """More delayed jobs are cancelled than this partition can remember."""
-
-    code = "too_many_cancels"
-
-
 class Cancels:
     """What is remembered of them. `guesses`, `certain`: how many of each. `ends_at`: (job, when, offset), of those that end here."""
 
@@ -68,11 +62,11 @@ class Cancels:
         return self._certain.things.get(job)
 
     def record(self, draft: Draft, outcome: CancelRequested) -> None:
-        """Remember a cancel of a job that is not here, which may end it. Raises TooManyCancels."""
+        """Remember a cancel of a job that is not here, which may end it. Raises InvalidInput."""
         waits = outcome.waits
         ends = waits is not None and waits.due_at - draft.wall > CLOCK_SKEW_SECONDS
         if ends and len(self._certain.things) >= self._most_certain:
-            raise TooManyCancels
+            raise InvalidInput("More delayed jobs are cancelled than this partition can remember.", code="too_many_cancels")
         until = max(draft.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
         reason = outcome.reason[:_REASON_CHARACTERS]
         event = CancelRecorded(epoch=draft.epoch, job=outcome.job, at=draft.wall, reason=reason, until=until, ended=ends)

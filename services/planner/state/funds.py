@@ -55,6 +55,11 @@ class Funds:
         self._unsaid: OrderedDict[ClaimId, tuple[str, Amounts]] = OrderedDict()
         """Claims that ended without an outcome, newest last: the tenant, and what was charged for want of better. In memory only."""
 
+    @property
+    def attention(self) -> bool:
+        """Whether something changed in this round."""
+        return bool(self.shares.attention or self.shares.kept.changed or self.accounts.kept.changed)
+
     # Attempts
 
     def reserve(self, draft: Draft, job: LiveJob, need: Amounts, *, waits: bool = False) -> Funding:

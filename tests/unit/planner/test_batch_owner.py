@@ -56,7 +56,7 @@ class Owner:
         self.flush()
 
     def flush(self) -> None:
-        self.batches.flush(self.round)
+        self.batches.kept.flush(self.round)
         for effect in self.round.after:
             if isinstance(effect, SendLines):
                 self.sent += effect.numbers
@@ -105,7 +105,7 @@ def test_a_successor_knows_what_the_newest_event_says() -> None:
     before.submit(6)
     before.end(0)
     after = Owner(BatchPolicy(ahead=4, least=1))
-    after.batches.restore(before.events[-1], 7, after.now)
+    after.batches.kept.restore(before.events[-1], 7, after.now)
     after.batches.resume(after.round, 0.0)
     after.flush()
     assert after.sent == []
@@ -152,10 +152,10 @@ def test_the_window_is_counted_on_by_a_successor() -> None:
     at = Owner(BatchPolicy(ahead=4, least=1))
     at.submit(6, window=60.0)
     at.pass_time(50.0)
-    at.batches._again(at.round, KEY)
+    at.batches.kept.touch(KEY)
     at.flush()
     after = Owner()
-    after.batches.restore(at.events[-1], 7, after.now)
+    after.batches.kept.restore(at.events[-1], 7, after.now)
     after.batches.resume(after.round, 0.0)
     after.flush()
     after.pass_time(9.0)

@@ -145,16 +145,16 @@ def test_a_successor_answers_as_its_predecessor_did() -> None:
     tenants = {"t": TenantLimits(calls=10)}
     accounts, successor = Accounts(BudgetPolicy(), tenants), Accounts(BudgetPolicy(), tenants)
     [before] = told(accounts, ask(1, 9))
-    accounts.flush(round_ := Draft(7, WALL, 0.0))
+    accounts.kept.flush(round_ := Draft(7, WALL, 0.0))
     [events] = round_.ledger.values()
     assert [kind for kind, _ in events] == ["tenant_limit_neared", "tenant_account"]
     event = EVENT.validate_json(events[-1][1])
     assert isinstance(event, TenantAccount)
-    successor.restore(event, 3, 0.0)
+    successor.kept.restore(event, 3, 0.0)
     [after] = told(successor, ask(1, 9))
     assert after.outcome == before.outcome
     told(successor, ask(2, 10))
-    successor.flush(round_ := Draft(9, WALL, 0.0))
+    successor.kept.flush(round_ := Draft(9, WALL, 0.0))
     [events] = round_.ledger.values()
     assert [kind for kind, _ in events] == ["tenant_account"]
 

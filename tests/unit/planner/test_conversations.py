@@ -50,7 +50,7 @@ class Owner:
             self.talks.on_message(round_, message)
         if due is not None:
             self.talks.on_due(round_, due)
-        self.talks.flush(round_)
+        self.talks.kept.flush(round_)
         for group, events in round_.ledger.items():
             for index, (_, value) in enumerate(events):
                 self.events.append(ConversationChanged.model_validate_json(value))
@@ -237,7 +237,7 @@ def test_a_successor_knows_all_of_it() -> None:
     granted = owner.ask("runs")
     owner.ask("waits")
     heir = Owner(ttl_seconds=DAY)
-    heir.talks.restore(owner.events[-1], 5, 1_000.0)
+    heir.talks.kept.restore(owner.events[-1], 5, 1_000.0)
     round_ = Draft(0, 1_000_200.0, 50.0)
     heir.talks.resume(round_, to_monotonic=-950.0)
     assert heir.talks.get("t", "c") == owner.known

@@ -67,7 +67,7 @@ def test_both_ledgers_are_written_again_by_age() -> None:
         for later in (0, OLDEST_SECONDS, OLDEST_SECONDS + 1, OLDEST_SECONDS + 2):
             round_ = Draft(1, WALL + later, 0.0)
             ledger.kept.renew(round_, 6, 99)
-            ledger.flush(round_)
+            ledger.kept.flush(round_)
             for [lies] in round_.lies.values():
                 lies(5)
             written.append(len(round_.ledger))

@@ -18,13 +18,14 @@ from shared.contracts.blob import BlobRef
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.critique import CheckSet, TenantPolicy
-from shared.contracts.event import POLICIES, VERSIONS, StepAsked
+from shared.contracts.event import StepAsked
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import CancelRequested, StepFailed, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.contracts.verdict import CritiqueVerdict
+from shared.contracts.versions import VERSIONS
 from shared.validators.checks import critique
 from tests.unit.planner.desk import ONE_CALL, Desk, dispatched, kinds, published, sent_after
 
@@ -305,13 +306,13 @@ def test_policies_are_pinned_and_written_in_a_version_that_no_older_planner_read
     tenants = policies({"direction": "answer", "checks": PERSONAL, "action": "redact"})
     desk = Desk(LATE, tenants=tenants)
     round_ = desk.submit(prompt="q")
-    assert [round_.newer.get((group, 0), VERSIONS["job_accepted"]) for group in round_.events] == [POLICIES]
+    assert [round_.newer.get((group, 0), VERSIONS["job_accepted"]) for group in round_.events] == [6]
     tenants.clear()
     [step] = dispatched(desk.take_over())
     [asked] = dispatched(desk.say(StepSucceeded(job=step.job, step=step.id, attempt=1, answer=Answer(text=MAIL), usage=ONE_CALL)))
     assert asked.is_critique
     snapshot = desk.snapshot(desk.job)
-    assert set(snapshot.newer.values()) == {POLICIES}
+    assert set(snapshot.newer.values()) == {6}
 
 
 def test_what_a_turn_said_is_as_the_pattern_saw_it() -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from services.planner.deciding import ending
-from services.planner.draft import version_of
 from services.planner.job.open_step import Phase
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
-from shared.contracts.event import EVENT, VERSIONS
+from shared.contracts.event import EVENT
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.contracts.review import REVIEW_BYTES, Deliberation, ReviewDecided, ReviewGiven, ReviewOpened, Verdict
 from shared.contracts.step import StepRequest
+from shared.contracts.versions import VERSIONS, version_of
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern, PatternInput
 from tests.unit.planner import desk as desks
