@@ -67,6 +67,23 @@ def test_what_a_document_names_is_there(document: str) -> None:
     assert words - _words() - _places() - _OF_OTHERS == set()
 
 
+def _anchors(text: str) -> set[str]:
+    """As they are made of headings: letters, digits and hyphens."""
+    return {re.sub(r"[^\w -]", "", found).strip().lower().replace(" ", "-") for found in re.findall(r"^#+ (.+)", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_links_to_is_there(document: str) -> None:
+    """Files beside it, and headings in them."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target.read_text()), link
+
+
 @pytest.mark.parametrize("decision", [name for name in DOCUMENTS if name.startswith("infra/decisions/")])
 def test_a_decision_names_the_command_that_shows_it_again(decision: str) -> None:
     """Its last line: targets of make, tests, modules; each is there."""
