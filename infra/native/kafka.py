@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
@@ -115,6 +115,12 @@ class Kafka:
             dies_with_parent=self.dies_with_parent,
             port=self.port,
         )
+
+    @classmethod
+    def beside(cls, home: StackHome, cache: Path, **options: Any) -> Self:
+        """One that is not started yet, with these fields, on free ports; it ends with this process."""
+        port, controller_port = ports.free_ports(2)
+        return cls(home, cache, port=port, controller_port=controller_port, dies_with_parent=True, **options)
 
     @property
     def servers(self) -> str:

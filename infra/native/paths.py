@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infra.native.errors import AlreadyRunning, Unwritable
 
+REPOSITORY = Path(__file__).parents[2]
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
 

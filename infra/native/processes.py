@@ -11,11 +11,11 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from infra.native.causes import full_disk
 from infra.native.errors import StartFailed
@@ -24,8 +24,28 @@ from infra.native.waiting import wait_until
 SAID_BYTES = 200_000
 BUSY_SECONDS = 5.0
 """One that only waits uses less in a minute: a service a hundredth of a core, a broker a few hundredths."""
+STOP_SECONDS = 5.0
 KILL_SECONDS = 5.0
 """How long a process may take to vanish after SIGKILL."""
+
+
+class _Component(Protocol):
+    def start(self) -> object: ...
+
+    def stop(self) -> object: ...
+
+
+C = TypeVar("C", bound=_Component)
+
+
+@contextmanager
+def started(component: C) -> Iterator[C]:
+    """It runs meanwhile: a daemon, a broker, a store. Raises NativeError kinds."""
+    try:
+        component.start()
+        yield component
+    finally:
+        component.stop()
 
 
 def identity(pid: int, *, ended_too: bool = False) -> str | None:
@@ -189,7 +209,7 @@ class Daemon:
             except ProcessLookupError:
                 return
 
-    def stop(self, grace_seconds: float) -> bool:
+    def stop(self, grace_seconds: float = STOP_SECONDS) -> bool:
         """SIGTERM, and SIGKILL to what is left after `grace_seconds`. Returns whether it ended by itself. Nothing running is fine."""
         group = self._group()
         self.signal(signal.SIGTERM)

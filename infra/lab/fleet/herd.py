@@ -38,7 +38,7 @@ def herd(programs: Path, servers: Mapping[str, str], home: StackHome, *, strict:
             }
             daemon = Daemon(name, command, home.pid_file(name), home.log(name), environment, dies_with_parent=True)
             daemon.start()
-            stack.callback(daemon.stop, 5.0)
+            stack.callback(daemon.stop)
             if not wait_until(ready, START_SECONDS):
                 raise daemon.failure("it does not answer, or its router does not list it")
 

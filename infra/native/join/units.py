@@ -17,7 +17,7 @@ from typing import Literal
 
 from infra.native.join.errors import NoServiceManager
 from infra.native.join.worker import Joined, write_private
-from infra.native.services import REPOSITORY
+from infra.native.paths import REPOSITORY
 
 SYSTEMD = Path("/run/systemd/system")
 """There where systemd has started the machine."""
