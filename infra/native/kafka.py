@@ -263,7 +263,7 @@ def needs(cache: Path) -> tuple[Need, ...]:
 
 
 def prepare(cache: Path) -> tuple[str, Path]:
-    """(a Java runtime of at least version 17, the directory of the broker's jars); what is missing is installed and downloaded.
+    """(a Java runtime of at least version 17, the directory of the broker's jars); jars that are missing are downloaded.
 
     Safe when several processes ask at once. Raises MissingTool, naming all that is missing, or StartFailed.
     """

@@ -54,7 +54,7 @@ class Engine:
         """Find or start it. Raises MissingTool or StartFailed."""
         if self._answers():
             return
-        install.require(*_NEEDS)
+        install.provide(*_NEEDS)
         if self._answers():  # a package that is installed where a system manager runs may start it
             return
         self.root.mkdir(parents=True, exist_ok=True)

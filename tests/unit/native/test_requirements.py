@@ -32,13 +32,18 @@ def test_a_missing_component_fails_where_it_is_required(environment: dict[str, s
 
 
 def test_all_that_is_missing_is_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without permission nothing is installed; the message can be pasted into a shell. What is there is not asked for."""
+    """Without permission nothing is installed, nor where it is only required; the message can be pasted into a shell. What is there is not
+    asked for.
+    """
     monkeypatch.setenv(install.FORBID, "1")
     needs = (
         Need("sh", ("dash",), "is there"),
         Need("no-such", ("one", "two"), "for this"),
         Need("none-such", ("two", "three"), "for that"),
     )
+    with pytest.raises(MissingTool):
+        install.provide(*needs)
+    monkeypatch.delenv(install.FORBID)
     with pytest.raises(MissingTool) as raised:
         install.require(*needs)
     assert raised.value.message.startswith("`no-such` (for this) and `none-such` (for that) are missing; install with: ")
