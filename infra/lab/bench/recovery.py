@@ -77,6 +77,7 @@ async def _read_on(consumer: Consumer, history: History) -> None:
 
 async def _fill(cluster: LocalCluster, jobs: int, consumer: Consumer) -> History:
     """Queue the jobs; return when all have asked for their second step."""
+    consumer.assign([TopicPartition(cluster.topics.job_events, n) for n in range(cluster.topics.settings.home_partitions)])
     producer = new_producer(cluster.servers)
     await producer.start()
     try:
@@ -119,7 +120,6 @@ def _filled(lab: Lab, jobs: int) -> Iterator[tuple[LocalCluster, Consumer, Histo
         log = AioLog(cluster.servers, _CLOCK)
         consumer = lab.run(log.consumer(client_id="recovery-bench", reset="earliest"))
         try:
-            consumer.assign([TopicPartition(cluster.topics.job_events, n) for n in range(cluster.topics.settings.home_partitions)])
             yield cluster, consumer, lab.run(_fill(cluster, jobs, consumer))
         finally:
             lab.run(consumer.close())

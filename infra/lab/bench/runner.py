@@ -30,11 +30,11 @@ from infra.lab.bench import machine
 from infra.lab.bench.figures import Budget, Figures
 from infra.lab.bench.report import Report, Table
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
 from infra.native.paths import StackHome
 from infra.native.processes import started
 from infra.native.settings import NativeSettings
+from shared.errors import TuttiError
 from shared.services import NAMES
 
 IN_PROCESS: Final[Mapping[str, str]] = {
@@ -202,7 +202,7 @@ def _callback(name: str, bench: Bench) -> Callable[..., None]:
                 for repeat in range(repeats):
                     runs.append(bench.measure(lab, repeat, **own))
                     click.echo(f"  #{repeat + 1}: {shortly(runs[-1])}", err=True)
-        except (Unmeasured, NativeError) as error:
+        except (Unmeasured, TuttiError) as error:
             raise click.ClickException(str(error)) from error
         told = {parameter.opts[0].lstrip("-").replace("-", "_"): _short(own[parameter.name or ""]) for parameter in bench.options}
         options = {**told, "repeats": repeats, **({"quick": True} if quick else {})}

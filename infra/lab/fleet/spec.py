@@ -52,9 +52,8 @@ class NodeSpec(BaseModel):
         models = tuple(
             model.model_copy(
                 update={
-                    "prefill_tokens_per_second": self.speed
-                    * (model.prefill_tokens_per_second or base.prefill_gb_per_second / model.size_gb),
-                    "decode_tokens_per_second": self.speed * (model.decode_tokens_per_second or base.decode_gb_per_second / model.size_gb),
+                    "prefill_tokens_per_second": self.speed * base.prefill_speed(model),
+                    "decode_tokens_per_second": self.speed * base.decode_speed(model),
                 }
             )
             for model in base.models
