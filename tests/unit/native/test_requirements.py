@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.native import install
-from infra.native.errors import AlreadyRunning, MissingTool, Unwritable
+from infra.native.errors import MissingTool, NativeError
 from infra.native.install import Need
 from infra.native.paths import locked, writing
 from tests.support.native import required
@@ -60,13 +60,13 @@ def test_a_user_gets_the_command_that_this_machine_has(monkeypatch: pytest.Monke
 
 def test_a_lock_keeps_a_second_command_out(tmp_path: Path) -> None:
     """Two `tutti up` in one directory do not race: the second is told."""
-    with locked(tmp_path / "lock"), pytest.raises(AlreadyRunning), locked(tmp_path / "lock", wait=False):
+    with locked(tmp_path / "lock"), pytest.raises(NativeError), locked(tmp_path / "lock", wait=False):
         pass
 
 
 def test_a_full_disk_is_an_error_of_ours_and_a_defect_is_not(tmp_path: Path) -> None:
     """One line instead of a traceback, but only for what a person can mend."""
-    with pytest.raises(Unwritable, match=r"No space left on device \(x\); data lies under TUTTI_HOME"), writing():
+    with pytest.raises(NativeError, match=r"No space left on device \(x\); data lies under TUTTI_HOME"), writing():
         raise OSError(errno.ENOSPC, "No space left on device", "x")
     with pytest.raises(FileNotFoundError), writing():
         (tmp_path / "none").read_text()

@@ -11,7 +11,7 @@ minimum, maximum, exclusive bounds, multipleOf, format (date, date-time, time, e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ SHALLOW = 4
 MOST = 100_000
 """Items of an array, letters of a string, properties that are asked for."""
 UNSUPPORTED = ("pattern", "not", "if", "patternProperties", "dependentSchemas", "unevaluatedProperties", "contains", "propertyNames")
-TIGHTER = {
+TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max),
     **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems"), min),
     "properties": lambda one, other: {**one, **other},
