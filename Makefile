@@ -128,16 +128,16 @@ chaos: packages ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a
 	$(call measure,chaos,$(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS)))
 
 helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26; openssl by apt-get).
-	@$(BIN)/python -m infra.lab.kubernetes
+	@$(BIN)/python -m infra.lab.make kubernetes
 	@$(BIN)/python -m infra.native.fetch
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},kubernetes $(PYTEST) -q tests/helm
 
 compose-check: venv ## Judge docker-compose.yml by running it, on images made here (root; a Docker engine and mmdebstrap, else Debian's are installed by apt-get; minutes once).
-	@$(BIN)/python -m infra.lab.compose
+	@$(BIN)/python -m infra.lab.make compose
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},docker $(PYTEST) -q -s tests/compose
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26; gcc by apt-get; unpacks Debian's llama.cpp).
-	@$(BIN)/python -m infra.lab.ollama_build
+	@$(BIN)/python -m infra.lab.make ollama
 
 lock: ## Resolve the lock files again (needs uv).
 	@command -v uv >/dev/null || { echo "uv is missing; install it with: pipx install uv" >&2; exit 1; }

@@ -164,5 +164,5 @@ BENCH = Bench(
         option("jobs", 30_000, "Of three events each.", type=click.IntRange(600)),
         option("store", None, "Use this server of MongoDB's protocol instead of starting one.", metavar="URL"),
     ),
-    quick={"jobs": 600},
+    quick={"jobs": 12_000},
 )

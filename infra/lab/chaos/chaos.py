@@ -16,7 +16,7 @@ from infra.lab.bench.runner import Bench, Lab, option
 from infra.lab.chaos import report
 from infra.lab.chaos.plan import QUICK, Durations, FaultKind
 from infra.lab.chaos.run import Options, Run
-from infra.lab.chaos.stage import QUICK_ENVIRONMENT, running
+from infra.lab.chaos.stage import QUICK_ENVIRONMENT, QUICK_RATE, running
 from infra.native.errors import NativeError
 from shared.clock import SystemClock
 
@@ -70,7 +70,7 @@ BENCH = Bench(
         ),
         option("logs", None, "Keep logs here.  [default: a temporary directory, kept on failure]", type=click.Path(path_type=Path)),
     ),
-    quick={"jobs": 5_000, "rate": 45.0},
+    quick={"jobs": 5_000, "rate": QUICK_RATE},
     repeats=1,
     needs_kafka=False,
 )

@@ -48,11 +48,6 @@ class Invitation(BaseModel):
     def _in_a_token(self, password: SecretStr) -> str:
         return password.get_secret_value()
 
-    @property
-    def secured(self) -> bool:
-        """Whether one must be known to Kafka."""
-        return self.protocol != "PLAINTEXT"
-
     def token(self) -> str:
         """All of it, as one word."""
         packed = zlib.compress(self.model_dump_json(exclude_defaults=True).encode(), 9)
