@@ -30,7 +30,6 @@ from infra.native.errors import MissingTool, StartFailed
 from infra.native.install import Need
 from infra.native.paths import StackHome, locked
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_while_moving
 from shared.kafka.client.security import security_of
 from shared.settings import KafkaSettings
 
@@ -150,17 +149,7 @@ class Kafka:
 
     def await_healthy(self, timeout_seconds: float = START_SECONDS) -> None:
         """Return when clients are served. Raises StartFailed."""
-        ended = False
-
-        def settled() -> bool:
-            nonlocal ended
-            ended = self.daemon.pid() is None
-            return ended or self.healthy()
-
-        if not wait_while_moving(settled, self.daemon.progress, timeout_seconds):
-            raise self.daemon.failure(f"serves no clients, and nothing has moved for {timeout_seconds:.0f} s")
-        if ended:
-            raise self.daemon.failure("the broker ended at once")
+        self.daemon.await_ready(self.healthy, timeout_seconds, "serves no clients")
 
     def healthy(self) -> bool:
         """Whether a client is served: versions, metadata and the coordinator of groups. An open port alone says nothing.

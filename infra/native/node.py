@@ -23,12 +23,11 @@ from typing import Literal
 from infra.native import http, ollama_server, ports
 from infra.native.embedded import packages
 from infra.native.embedded.template import MODEL
-from infra.native.errors import MissingTool, NativeError, PortTaken
+from infra.native.errors import MissingTool, NativeError, PortTaken, StartFailed
 from infra.native.install import Need
 from infra.native.paths import REPOSITORY, StackHome
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
-from infra.native.waiting import wait_while_moving
 
 Say = Callable[[str], None]
 Kind = Literal["running", "ollama", "embedded", "simulator"]
@@ -245,8 +244,8 @@ def _serve(daemon: Daemon, port: int, probe: str) -> str:
 
 def await_answer(daemon: Daemon, url: str, timeout_seconds: float = START_SECONDS) -> None:
     """Return when `url` gives 200. Raises StartFailed when the process ends, or, stopping it, when nothing has moved for so long."""
-    if not wait_while_moving(lambda: http.answers(url) or daemon.pid() is None, daemon.progress, timeout_seconds):
+    try:
+        daemon.await_ready(lambda: http.answers(url), timeout_seconds)
+    except StartFailed:
         daemon.stop(STOP_SECONDS)
-        raise daemon.failure(f"does not answer, and nothing has moved for {timeout_seconds:.0f} s")
-    if daemon.pid() is None:
-        raise daemon.failure("ended at once")
+        raise

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from infra.lab.bench.figures import MIB
+from infra.native.processes import cpu_seconds
 from shared.clock import SystemClock
 
 PACKAGES = ("aiokafka", "pydantic", "uvicorn", "uvloop", "aiohttp", "starlette")
@@ -51,15 +52,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
-
-
-def cpu_seconds(pid: int | None) -> float:
-    """User and system time of all threads so far, in steps of 10 ms; 0 of a process that is not there."""
-    try:
-        used = psutil.Process(pid or -1).cpu_times()
-    except (psutil.Error, ValueError):
-        return 0.0
-    return float(used.user + used.system)
 
 
 def resident_bytes(pid: int | None) -> int:

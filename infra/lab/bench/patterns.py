@@ -22,11 +22,11 @@ import aiohttp
 import click
 
 from infra.lab.bench.figures import Budget, Figures, most_of
-from infra.lab.bench.machine import cpu_seconds
 from infra.lab.bench.report import Table
 from infra.lab.bench.runner import Bench, Lab, Unmeasured, option
 from infra.native import node, ports
 from infra.native.cluster import LocalCluster
+from infra.native.processes import cpu_seconds
 from infra.native.settings import NativeSettings
 from shared.clock import SystemClock
 from shared.patterns import BUILT_IN

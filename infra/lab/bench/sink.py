@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager
 import click
 
 from infra.lab.bench.figures import MIB, Budget, Figures, median_of, most_of
-from infra.lab.bench.machine import cpu_seconds, resident_bytes
+from infra.lab.bench.machine import resident_bytes
 from infra.lab.bench.runner import NO_SERVICE, Bench, Lab, option
 from infra.native import ports
 from infra.native.cluster import LocalCluster
 from infra.native.mongo import MongoServer
-from infra.native.processes import started
+from infra.native.processes import cpu_seconds, started
 from infra.native.services import ServiceProcess
 from shared.clock import SystemClock
 from shared.contracts import event as events
