@@ -17,7 +17,6 @@ from infra.native.paths import StackHome
 from infra.native.processes import Daemon, started
 from infra.native.redis import RedisServer
 from infra.native.settings import NativeSettings
-from infra.native.waiting import wait_until
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 START_SECONDS = 60.0
@@ -62,8 +61,7 @@ def postgres(home: StackHome) -> Iterator[tuple[str, Daemon]]:
     command = (*as_owner, str(programs / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", "")
     with started(Daemon("postgres", command, home.pid_file("postgres"), home.log("postgres"), dies_with_parent=True)) as daemon:
         ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        if not wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, START_SECONDS):
-            raise daemon.failure("does not answer")
+        daemon.await_ready(lambda: subprocess.run(ready, check=False).returncode == 0, START_SECONDS)
         yield f"postgresql://{OWNER}@127.0.0.1:{port}/versus", daemon
 
 
