@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 OWN_FLEET = $(if $(FLEET),--fleet $(FLEET)) $(if $(TRACE),--trace $(TRACE)) $(if $(ROWS),--rows $(ROWS)) $(if $(FASTER),--faster $(FASTER))
 TESTS ?=
-# measure,NAME,OPTIONS. RECORD=1: a bench's runs become the record that later runs are compared with.
-measure = @$(BIN)/python -m infra.lab.bench $(1) $(2) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(QUICK),--quick) --json $(if $(RECORD),infra/lab/records,.tutti)/$(1)$(if $(FLEET),-own).json
+# The bench that the target is named for. RECORD=1: its runs become the record that later runs are compared with.
+MEASURE = @$(BIN)/python -m infra.lab.bench $(@:bench-%=%) --json $(if $(RECORD),infra/lab/records,.tutti)/$(@:bench-%=%)$(if $(FLEET),-own).json $(if $(REPEATS),--repeats $(REPEATS)) $(if $(QUICK),--quick)
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,60 +72,60 @@ demo: packages ## From nothing (see packages) to a real model's streamed answer,
 	@$(BIN)/python -m infra.demo
 
 bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison; QUICK=1: only whether it works).
-	$(call measure,bench,)
+	$(MEASURE)
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 3 s.
-	$(call measure,recovery,$(if $(JOBS),--jobs $(JOBS)))
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS))
 
 bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when the last one ends.
-	$(call measure,takeover,)
+	$(MEASURE)
 
 bench-idle: venv ## CPU of the cluster while nothing is asked of it.
-	$(call measure,idle,)
+	$(MEASURE)
 
 bench-sizing: venv ## What fleets of 3, 30, 300 simulated nodes cost the services that look at them, and a choice among them.
-	$(call measure,sizing,)
+	$(MEASURE)
 
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
-	$(call measure,priority,$(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES)) $(if $(SCENARIO),--scenario $(SCENARIO)))
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 bench-versus: venv ## Beside durable alternatives on this machine: a workflow library on Postgres, a task queue on Redis (each if it is there).
-	$(call measure,versus,)
+	$(MEASURE)
 
 bench-patterns: venv ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
-	$(call measure,patterns,$(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS)))
+	$(MEASURE) $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS))
 
 bench-fleet: venv ## Policies for nodes on a simulated fleet, on recorded arrivals, in virtual time (FLEET=yaml TRACE=csv ROWS=n FASTER=x: of your own).
-	$(call measure,fleet,$(OWN_FLEET))
+	$(MEASURE) $(OWN_FLEET)
 
 bench-fleet-live: venv ## The same fleets in real time before tutti, and ollama-herd beside it (HERD=folder of its programs): loads, first tokens, a killed server.
-	$(call measure,fleet-live,$(OWN_FLEET) $(if $(HERD),--herd $(HERD)) --kill 12)
+	$(MEASURE) $(OWN_FLEET) $(if $(HERD),--herd $(HERD)) --kill 12
 
 bench-calibrate: venv ## Measure a real Ollama (make ollama), and compare what the fleet simulator says of it with what it does.
-	$(call measure,calibrate,--spec .tutti/measured.yaml)
+	$(MEASURE) --spec .tutti/measured.yaml
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
-	$(call measure,cancel,)
+	$(MEASURE)
 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
-	$(call measure,delays,$(if $(JOBS),--jobs $(JOBS)))
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS))
 
 bench-sink: venv ## Events a second that the sink folds and stores, of JOBS=30000 (STORE=url of MongoDB's protocol; else mongod or a stand-in).
-	$(call measure,sink,$(if $(JOBS),--jobs $(JOBS)) $(if $(STORE),--store $(STORE)))
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(STORE),--store $(STORE))
 
 bench-cache: venv ## Time of hits over REST and Kafka, what asking adds to a miss, no tenant is served another's answer; then bench-meanings.
-	$(call measure,cache,)
-	$(call measure,meanings,)
+	$(MEASURE)
+	@$(MAKE) --no-print-directory bench-meanings
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
-	$(call measure,backlog,$(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES)))
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES))
 
 bench-meanings: venv ## Semantic hits of the cache with a real embedder (make ollama): latency, false hits of near misses, paraphrases served.
-	$(call measure,meanings,)
+	$(MEASURE)
 
 chaos: packages ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second, BROKERS=3: of Kafka, FAULTS="upgrade kill": only these), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
-	$(call measure,chaos,$(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS)))
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS))
 
 helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26; openssl by apt-get).
 	@$(BIN)/python -m infra.lab.make kubernetes

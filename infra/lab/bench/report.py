@@ -8,7 +8,7 @@ times and rates are so on one machine, when it is as quiet as it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,8 +62,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """One bench, ended. `runs` are its repeats; `derived` what follows from their medians; `details` is what is no figure, for the JSON
-    alone.
+    """One bench, ended. `runs` are its repeats; `derived` what follows from their medians; `also` further lines; `details` what is no figure,
+    for the JSON alone.
     """
 
     bench: str
@@ -74,6 +74,7 @@ class Report:
     budgets: Sequence[Budget] = ()
     tables: Sequence[Table] = ()
     derived: Callable[[Figures], Figures] = lambda _: {}
+    also: Callable[[Sequence[Figures]], Iterable[str]] = lambda _: ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -103,6 +104,7 @@ class Report:
         if self.verdicts:
             yield f"{'budget':<50}{'limit':>10}{'measured':>12}"
         yield from map(str, self.verdicts)
+        yield from self.also(self.runs)
 
     def document(self) -> dict[str, Any]:
         """For JSON."""

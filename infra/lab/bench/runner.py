@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -62,7 +62,7 @@ def option(name: str, default: Any = None, about: str = "", **kind: Any) -> clic
 @dataclass(frozen=True, slots=True)
 class Bench:
     """`measure` is described by its docstring. `quick`: options of a run that only shows that it works; `needs_kafka`: it can be given one;
-    `derived`: what follows from medians.
+    `derived`: what follows from medians; `also`: further lines of all runs.
     """
 
     measure: Callable[..., Figures]
@@ -75,6 +75,7 @@ class Bench:
     needs_kafka: bool = True
     tables: Sequence[Table] = ()
     derived: Callable[[Figures], Figures] = lambda _: {}
+    also: Callable[[Sequence[Figures]], Iterable[str]] = lambda _: ()
 
 
 @dataclass(slots=True, eq=False)
@@ -207,7 +208,7 @@ def _callback(name: str, bench: Bench) -> Callable[..., None]:
         told = {parameter.opts[0].lstrip("-").replace("-", "_"): _short(own[parameter.name or ""]) for parameter in bench.options}
         options = {**told, "repeats": repeats, **({"quick": True} if quick else {})}
         tables = bench.tables
-        report = Report(name, lab.simulated, facts, options, runs, bench.budgets, tables, bench.derived, lab.details)
+        report = Report(name, lab.simulated, facts, options, runs, bench.budgets, tables, bench.derived, bench.also, lab.details)
         report.end(json_file, compare, strict=strict, wrong=lab.wrong)
 
     return main

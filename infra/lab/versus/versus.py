@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 
 import click
 
 from infra.lab.bench import machine
-from infra.lab.bench.figures import MS, Figures, percentile
+from infra.lab.bench.figures import MS, Figures, by_figure, percentile
 from infra.lab.bench.load import call_in_loop
 from infra.lab.bench.pass_through import PAUSE_SECONDS
-from infra.lab.bench.report import Table
 from infra.lab.bench.runner import Bench, Lab, Unmeasured
 from infra.lab.bench.systems import IN_PROCESS, START_SECONDS, System, Systems, bare_body, chat_body, only, systems
 from infra.lab.versus import stores
@@ -26,6 +26,12 @@ from shared.clock import SystemClock
 FULL, QUICK = {1: 200, 64: 3_000}, {1: 20, 64: 320}
 """In flight → calls of one run."""
 WARM_CALLS = 40
+NAMES = {
+    "bare": "bare pass-through over Kafka, keeps nothing",
+    "tutti": "**tutti**, five processes over Kafka",
+    "dbos": "DBOS 3.4 on Postgres, within the serving process",
+    "saq": "SAQ 0.26 on Redis, one worker",
+}
 _CLOCK = SystemClock()
 
 
@@ -36,7 +42,6 @@ def _app(home: StackHome, python: Path, name: str, *arguments: str) -> AbstractC
 
 @contextmanager
 def _dbos(home: StackHome, python: Path) -> Iterator[System]:
-    """On Postgres, within the serving process."""
     [port] = ports.free_ports(1)
     with stores.postgres(home) as (url, server), _app(home, python, "dbos", str(port), url) as app:
         yield _system("dbos", port, {"front": app, "postgres": server})
@@ -44,7 +49,6 @@ def _dbos(home: StackHome, python: Path) -> Iterator[System]:
 
 @contextmanager
 def _saq(home: StackHome, python: Path) -> Iterator[System]:
-    """On Redis, one worker."""
     [port] = ports.free_ports(1)
     with (
         stores.redis(home) as server,
@@ -109,9 +113,20 @@ async def _calls(system: System, running: Systems, in_flight: int, count: int) -
     }
 
 
-def _place(name: str) -> tuple[str, str]:
-    system, in_flight, figure = name.split(".")
-    return f"{system}, {in_flight} in flight", figure
+def table(runs: Sequence[Figures]) -> Iterator[str]:
+    """For the README, in Markdown: medians."""
+    yield "| system | one at a time, p50 | CPU a job | 64 in flight | p99 | CPU a job |"
+    yield "|---|---|---|---|---|---|"
+    found = {name: median(values) for name, values in by_figure(runs).items()}
+    for name, said in NAMES.items():
+        if f"{name}.1.p50_ms" in found:
+            one, many = (
+                {key: found[f"{name}.{count}.{key}"] for key in ("p50_ms", "p99_ms", "per_second", "cpu_ms_per_job")} for count in FULL
+            )
+            yield (
+                f"| {said} | {one['p50_ms']:.1f} ms | {one['cpu_ms_per_job']:.1f} ms "
+                f"| {many['per_second']:.0f}/s | {many['p99_ms']:.0f} ms | {many['cpu_ms_per_job']:.1f} ms |"
+            )
 
 
-BENCH = Bench(measure, "every answer is simulated, no model", tables=(Table(_place),))
+BENCH = Bench(measure, "every answer is simulated, no model", also=table)
