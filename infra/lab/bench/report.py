@@ -62,8 +62,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """One bench, ended. `runs` are its repeats; `derived` what follows from their medians; `also` further lines; `details` what is no figure,
-    for the JSON alone.
+    """One bench, ended. `runs` are its repeats; `derived` what follows from their medians; `also` further lines; `details` what is no
+    figure, for the JSON alone.
     """
 
     bench: str
