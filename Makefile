@@ -4,22 +4,24 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-fleet-live bench-calibrate bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
+.PHONY: help venv packages check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-fleet-live bench-calibrate bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-patterns bench-priority helm-check compose-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-REPEATED = $(if $(REPEATS),--repeats $(REPEATS))
 OWN_FLEET = $(if $(FLEET),--fleet $(FLEET)) $(if $(TRACE),--trace $(TRACE)) $(if $(ROWS),--rows $(ROWS)) $(if $(FASTER),--faster $(FASTER))
 TESTS ?=
-# RECORD=1: a bench's runs become the record that later runs are compared with.
-runs = $(if $(RECORD),infra/lab/records,.tutti)/$(1).json
+# The bench that the target is named for. RECORD=1: its runs become the record that later runs are compared with.
+MEASURE = @$(BIN)/python -m infra.lab.bench $(@:bench-%=%) --json $(if $(RECORD),infra/lab/records,.tutti)/$(@:bench-%=%)$(if $(FLEET),-own).json $(if $(REPEATS),--repeats $(REPEATS)) $(if $(QUICK),--quick)
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: ## Make the virtual environment from requirements-dev.lock.
+venv: ## Make the virtual environment from requirements-dev.lock (where Python's venv module is missing: with apt-get, as root).
 	@infra/native/venv.sh $(VENV) requirements-dev.lock
+
+packages: venv ## With apt-get, as root: install what Kafka and the small model need and is missing (Java, Maven, libgomp); else print the command. First step of up, demo, test, test-proofs, chaos.
+	@$(BIN)/python -m infra.native.fetch --packages
 
 check: venv ## Quick gate: format, lint, types, import rules, schemas, unit and contract tests.
 	$(BIN)/ruff format --check --quiet .
@@ -34,13 +36,13 @@ format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --quiet .
 
-test: check ## All promises: check, then models, simulated clusters, integration on real components (Kafka is started for them).
+test: check packages ## All promises: check, then models, simulated clusters, integration on real components (see packages; Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q -n auto -k 'not planted_bug' tests/model tests/simulated
 	$(PYTEST) -q -n $(or $(BROKERS),3) --maxschedchunk 1 -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration
 
-test-proofs: venv ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.
+test-proofs: packages ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.
 	$(PYTEST) -q -n auto -k planted_bug tests/model tests/simulated
 	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q tests/chaos
@@ -54,7 +56,7 @@ test-chaos: venv ## Properties with many examples, long searches of the models, 
 	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --timeout 1200 tests/simulated/test_every_door.py
 	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
-up: venv ## Start Kafka, Redis, MongoDB or its stand-in, a model node and the services on this machine.
+up: packages ## Start (see packages) Kafka, Redis, MongoDB or its stand-in, a model node and the services on this machine.
 	@$(BIN)/tutti up
 
 down: venv ## Stop them; data stays.
@@ -66,76 +68,76 @@ status: venv ## What runs, where, and what is simulated.
 logs: venv ## Follow the logs of everything that runs.
 	@$(BIN)/tutti logs --follow
 
-demo: venv ## From nothing to a real model's streamed answer, over REST and over Kafka.
+demo: packages ## From nothing (see packages) to a real model's streamed answer, over REST and over Kafka.
 	@$(BIN)/python -m infra.demo
 
-bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison).
-	@$(BIN)/python -m infra.lab.bench $(REPEATED) --json $(call runs,bench)
+bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison; QUICK=1: only whether it works).
+	$(MEASURE)
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 3 s.
-	@$(BIN)/python -m infra.lab.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json $(call runs,recovery)
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS))
 
 bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when the last one ends.
-	@$(BIN)/python -m infra.lab.bench.takeover $(REPEATED) --json $(call runs,takeover)
+	$(MEASURE)
 
 bench-idle: venv ## CPU of the cluster while nothing is asked of it.
-	@$(BIN)/python -m infra.lab.bench.idle $(REPEATED) --json $(call runs,idle)
+	$(MEASURE)
 
 bench-sizing: venv ## What fleets of 3, 30, 300 simulated nodes cost the services that look at them, and a choice among them.
-	@$(BIN)/python -m infra.lab.bench.sizing $(REPEATED) --json $(call runs,sizing)
+	$(MEASURE)
 
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
-	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) --bytes $(or $(BYTES),0) $(if $(SCENARIO),--scenario $(SCENARIO)) $(REPEATED) --json $(call runs,priority)
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 bench-versus: venv ## Beside durable alternatives on this machine: a workflow library on Postgres, a task queue on Redis (each if it is there).
-	@$(BIN)/python -m infra.lab.versus $(REPEATED) --json $(call runs,versus)
+	$(MEASURE)
 
 bench-patterns: venv ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
-	@$(BIN)/python -m infra.lab.bench.patterns $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(REPEATED) --json $(call runs,patterns)
+	$(MEASURE) $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS))
 
 bench-fleet: venv ## Policies for nodes on a simulated fleet, on recorded arrivals, in virtual time (FLEET=yaml TRACE=csv ROWS=n FASTER=x: of your own).
-	@$(BIN)/python -m infra.lab.fleet $(OWN_FLEET) $(REPEATED) --json $(call runs,fleet$(if $(FLEET),-own))
+	$(MEASURE) $(OWN_FLEET)
 
 bench-fleet-live: venv ## The same fleets in real time before tutti, and ollama-herd beside it (HERD=folder of its programs): loads, first tokens, a killed server.
-	@$(BIN)/python -m infra.lab.fleet.live $(OWN_FLEET) $(if $(HERD),--herd $(HERD)) --kill 12 $(REPEATED) --json $(call runs,fleet-live)
+	$(MEASURE) $(OWN_FLEET) $(if $(HERD),--herd $(HERD)) --kill 12
 
 bench-calibrate: venv ## Measure a real Ollama (make ollama), and compare what the fleet simulator says of it with what it does.
-	@$(BIN)/python -m infra.lab.fleet.calibrate --spec .tutti/measured.yaml $(REPEATED) --json $(call runs,calibrate)
+	$(MEASURE) --spec .tutti/measured.yaml
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
-	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json $(call runs,cancel)
+	$(MEASURE)
 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
-	@$(BIN)/python -m infra.lab.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json $(call runs,delays)
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS))
 
-bench-sink: venv ## Events a second that the sink folds and stores (STORE=url of MongoDB's protocol; else mongod or a stand-in).
-	@$(BIN)/python -m infra.lab.bench.sink --jobs $(or $(JOBS),30000) $(if $(STORE),--store $(STORE)) $(REPEATED) --json $(call runs,sink)
+bench-sink: venv ## Events a second that the sink folds and stores, of JOBS=30000 (STORE=url of MongoDB's protocol; else mongod or a stand-in).
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(STORE),--store $(STORE))
 
 bench-cache: venv ## Time of hits over REST and Kafka, what asking adds to a miss, no tenant is served another's answer; then bench-meanings.
-	@$(BIN)/python -m infra.lab.bench.cache $(REPEATED) --json $(call runs,cache)
-	@$(BIN)/python -m infra.lab.bench.meanings $(REPEATED) --json $(call runs,meanings)
+	$(MEASURE)
+	@$(MAKE) --no-print-directory bench-meanings
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
-	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json $(call runs,backlog)
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES))
 
 bench-meanings: venv ## Semantic hits of the cache with a real embedder (make ollama): latency, false hits of near misses, paraphrases served.
-	@$(BIN)/python -m infra.lab.bench.meanings $(REPEATED) --json $(call runs,meanings)
+	$(MEASURE)
 
-chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second, BROKERS=3: of Kafka, FAULTS="upgrade kill": only these), check that nothing is lost.
+chaos: packages ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second, BROKERS=3: of Kafka, FAULTS="upgrade kill": only these), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
-	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS)) --json $(call runs,chaos)
+	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS))
 
-helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26).
-	@$(BIN)/python -m infra.lab.kubernetes
+helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26; openssl by apt-get).
+	@$(BIN)/python -m infra.lab.make kubernetes
 	@$(BIN)/python -m infra.native.fetch
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},kubernetes $(PYTEST) -q tests/helm
 
-compose-check: venv ## Judge docker-compose.yml by running it, on images made here (root; a Docker engine, else Debian's is installed; minutes once).
-	@$(BIN)/python -m infra.lab.compose
+compose-check: venv ## Judge docker-compose.yml by running it, on images made here (root; a Docker engine and mmdebstrap, else Debian's are installed by apt-get; minutes once).
+	@$(BIN)/python -m infra.lab.make compose
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},docker $(PYTEST) -q -s tests/compose
 
-ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
-	@$(BIN)/python -m infra.lab.ollama_build
+ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26; gcc by apt-get; unpacks Debian's llama.cpp).
+	@$(BIN)/python -m infra.lab.make ollama
 
 lock: ## Resolve the lock files again (needs uv).
 	@command -v uv >/dev/null || { echo "uv is missing; install it with: pipx install uv" >&2; exit 1; }

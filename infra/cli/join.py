@@ -16,7 +16,6 @@ from infra.native import http
 from infra.native import node as nodes
 from infra.native.errors import NativeError
 from infra.native.join import checks, mdns, units, worker
-from infra.native.join.errors import AlreadyJoined, NoCluster, NoModels, SeveralClusters, WrongToken
 from infra.native.join.invitation import Invitation, read_token
 from infra.native.join.worker import Joined
 from infra.native.node import ModelNode
@@ -25,6 +24,7 @@ from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
 from shared.clock import SystemClock
 from shared.contracts.node import YIELDS
+from shared.errors import Conflict, InvalidInput, NotFound, TuttiError
 from shared.settings import ClusterSettings, KafkaSettings
 from shared.topics import Topics
 
@@ -57,12 +57,12 @@ def join(context: click.Context, /, token: str | None, cluster: str | None, home
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(folder.root / "lock", wait=False):
             if (found := worker.there(folder)) is not None:
-                raise AlreadyJoined(f"this machine is node {found.node} of {found.cluster} already; `tutti leave` ends that")
+                raise Conflict(f"this machine is node {found.node} of {found.cluster} already; `tutti leave` ends that")
             kind = units.kind_here() if asked["install"] else None
             try:
                 joined, model = _prepared(edge, folder, token, cluster, asked)
                 notes = _started(joined, kind)
-            except (NativeError, ValidationError, OSError):
+            except (TuttiError, ValidationError, OSError):
                 _undone(folder)
                 raise
     click.echo(f"node {joined.node} of {joined.cluster}: {_await(joined)}; models: {', '.join(model.models) or 'none yet'} ({model.about})")
@@ -80,7 +80,7 @@ def _prepared(edge: Edge, folder: StackHome, token: str | None, cluster: str | N
     password_file = asked["password_file"]
     if invitation.protocol.startswith("SASL") and not (invitation.username and (invitation.password.get_secret_value() or password_file)):
         who = "a password (--password-file)" if invitation.username else "a token with a user of Kafka (`tutti join-token --username`)"
-        raise WrongToken(f"cluster {invitation.name} asks who comes: this needs {who}")
+        raise InvalidInput(f"cluster {invitation.name} asks who comes: this needs {who}")
     node = worker.node_name(str(asked["name"]))
     secrets = worker.files(folder, invitation, password_file if isinstance(password_file, Path) else None)
     asyncio.run(_checked(edge, invitation, invitation.settings(secrets), node))
@@ -97,7 +97,7 @@ def _token(given: str) -> str:
         try:
             return Path(given[1:]).read_text(encoding="utf-8")[:200_000]
         except (OSError, UnicodeError):
-            raise WrongToken(f"{given[1:]} cannot be read") from None
+            raise InvalidInput(f"{given[1:]} cannot be read") from None
     return given
 
 
@@ -106,18 +106,18 @@ def _interfaces() -> list[str]:
 
 
 def chosen(found: list[Invitation], wanted: str | None) -> Invitation:
-    """Of the clusters on this network the one that is meant. Raises NoCluster, SeveralClusters."""
+    """Of the clusters on this network the one that is meant. Raises NotFound, InvalidInput."""
     names = ", ".join(sorted(cluster.name for cluster in found))
     matching = [cluster for cluster in found if wanted in (None, cluster.name)]
     if not found:
-        raise NoCluster(
+        raise NotFound(
             "no cluster announces itself on this network; ask its administrator for a token (`tutti join-token`), or let it announce "
             "itself (`tutti up --announce NAME`)"
         )
     if not matching:
-        raise NoCluster(f"no cluster {wanted!r} announces itself on this network; there are: {names}")
+        raise NotFound(f"no cluster {wanted!r} announces itself on this network; there are: {names}")
     if len(matching) > 1:
-        raise SeveralClusters(f"several clusters announce themselves here: {names}; choose one with --cluster NAME, or use a token")
+        raise InvalidInput(f"several clusters announce themselves here: {names}; choose one with --cluster NAME, or use a token")
     return matching[0]
 
 
@@ -132,12 +132,14 @@ async def _checked(edge: Edge, invitation: Invitation, settings: ClusterSettings
 def _models(folder: StackHome, kind: str, *, install: bool) -> ModelNode:
     settings = NativeSettings().model_copy(update={"node": kind, "home": folder.root})
     if install and kind != "running":
-        raise NoModels("--install goes with an Ollama that the machine starts by itself: install that as its service, then join beside it")
+        raise NativeError(
+            "--install goes with an Ollama that the machine starts by itself: install that as its service, then join beside it"
+        )
     try:
         node = nodes.start(settings, lambda text: click.echo(text, err=True))
     except NativeError as error:
         hint = "start Ollama (OLLAMA_HOST says where), or serve a small model of our own with --node embedded" if kind == "running" else ""
-        raise NoModels("; ".join(filter(None, (error.message, hint)))) from None
+        raise NativeError("; ".join(filter(None, (error.message, hint)))) from None
     nodes.remember(folder, node)
     return node
 

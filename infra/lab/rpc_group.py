@@ -70,8 +70,7 @@ class RpcGroup:
         """Raises StartFailed."""
         member, port = self.members[number], int(self.addresses[number].rpartition(":")[2])
         member.start()
-        if not wait_until(lambda: not is_free(port), START_SECONDS, every_seconds=0.02):
-            raise member.failure("does not listen")
+        member.await_ready(lambda: not is_free(port), START_SECONDS, "does not listen")
 
     def keep(self) -> None:
         """One look: members that ended are started again, and then the head, which has lost its part of the model."""

@@ -4,13 +4,14 @@
 |---|---|
 | settings.py, paths.py, errors.py | ports and directories; what can go wrong |
 | ports.py, processes.py, waiting.py, http.py, follow.py | is a port free, daemons with pid files, polling, log files |
-| install.py, wheels.py, debian.py, fetch.py | where programs and packages come from |
+| install.py, wheels.py, fetch.py | where programs and packages come from; apt-get is told, and called for make targets only |
 | causes.py | why that failed, in one line |
-| kafka.py, topics.py, redis.py, services.py | one component each |
+| kafka.py, brokers.py, topics.py, redis.py, mongo.py | one component each |
+| services.py, keeper.py | the services, which are started again when they end |
 | node.py, ollama_server.py, embedded/ | the model node and its kinds |
-| ollama.py, tiny_model.py, gguf.py | `make ollama` |
-| stack.py, report.py, cli.py | all of them together: up, down, status, logs |
-| cluster.py | a throw-away cluster of processes, for tests and benchmarks |
+| stack.py, report.py, cli.py, announcing.py | all of them together: up, down, status, logs; told to the network |
+| join/ | this machine as a node of somebody's cluster |
+| cluster.py | the one way to start a throw-away cluster of processes: tests, benches, chaos |
 | venv.sh, wheel.sh | used by the Makefile before there is a Python environment, and to test the wheel |
 
 Data lives under `.tutti/` (survives restarts), downloads under `~/.cache/tutti` (`TUTTI_CACHE`), shared by all checkouts.

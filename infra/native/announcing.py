@@ -7,9 +7,9 @@ import sys
 from infra.native.errors import StartFailed
 from infra.native.join import mdns
 from infra.native.join.invitation import Invitation
+from infra.native.paths import REPOSITORY
 from infra.native.processes import Daemon
 from infra.native.report import Row
-from infra.native.services import REPOSITORY
 from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
 from shared.settings import ClusterSettings

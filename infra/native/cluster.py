@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.native.node import REPOSITORY, await_answer, simulator_command
+from infra.native.node import ModelServer, simulator
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
-from infra.native.processes import Daemon, tail
+from infra.native.processes import tail
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
 from shared.services import SERVICES
@@ -54,7 +54,7 @@ class LocalCluster:
     """How topics are made and deleted: by the TUTTI_KAFKA settings unless given."""
     services: dict[str, ServiceProcess] = field(default_factory=dict, init=False)
     """By name: planner, router, delay, ingress, worker-1, worker-2, ..."""
-    simulators: list[Daemon] = field(default_factory=list, init=False)
+    simulators: list[ModelServer] = field(default_factory=list, init=False)
 
     @property
     def url(self) -> str:
@@ -83,15 +83,9 @@ class LocalCluster:
         return self
 
     def _simulate(self, number: int) -> dict[str, str]:
-        home, port = StackHome(self.directory), free_ports(1)[0]
-        name = f"simulator-{number}"
-        command = simulator_command(port, *self.simulator)
-        daemon = Daemon(name, command, home.pid_file(name), home.log(name), {"PYTHONPATH": str(REPOSITORY)}, dies_with_parent=True)
-        daemon.start()
-        self.simulators.append(daemon)
-        url = f"http://127.0.0.1:{port}"
-        await_answer(daemon, f"{url}/api/version")
-        return {_BACKEND: "ollama", "TUTTI_WORKER__URL": url}
+        self.simulators.append(node := simulator(StackHome(self.directory), f"simulator-{number}", *self.simulator))
+        node.start()
+        return {_BACKEND: "ollama", "TUTTI_WORKER__URL": node.url}
 
     def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
         copies = {one.name: self.copies.get(one.name, 0 if one.aside else 1) for one in SERVICES if one.name != "worker"}
@@ -113,7 +107,7 @@ class LocalCluster:
     def _start_services(self) -> None:
         for service in self.services.values():
             service.start()
-        with ThreadPoolExecutor(max_workers=len(self.services)) as pool:
+        with ThreadPoolExecutor(max_workers=max(1, len(self.services))) as pool:
             list(pool.map(ServiceProcess.await_ready, self.services.values()))
 
     def pids(self) -> dict[str, int | None]:
@@ -124,8 +118,8 @@ class LocalCluster:
         """End all processes (SIGTERM, then SIGKILL) and delete the topics."""
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(lambda service: service.stop(grace_seconds), self.services.values()))
-        for simulator in self.simulators:
-            simulator.stop(grace_seconds)
+        for node in self.simulators:
+            node.stop(grace_seconds)
         delete_topics(self.servers, self.topics, reached=self.reached)
 
     def log_ends(self, lines: int = 40) -> str:

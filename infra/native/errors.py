@@ -1,11 +1,9 @@
 """What can go wrong while components are started. Every message says what to do.
 
-NativeError
+NativeError           among others: a file cannot be written, another command is at work in this directory
 ├── MissingTool       a program is not installed; names it and the command that installs it
 ├── PortTaken         another process listens on a port that a component needs
-├── StartFailed       the component ended or did not become healthy in time; carries the end of its log
-├── Unwritable        a file could not be written: the disk is full, or it belongs to somebody else
-└── AlreadyRunning    another `tutti up` or `down` is at work in this directory
+└── StartFailed       the component ended or did not become healthy in time; carries the end of its log
 """
 
 from __future__ import annotations
@@ -35,15 +33,3 @@ class StartFailed(NativeError):
     """The component did not become healthy."""
 
     code = "start_failed"
-
-
-class Unwritable(NativeError):
-    """A file could not be written."""
-
-    code = "unwritable"
-
-
-class AlreadyRunning(NativeError):
-    """Another command changes the stack of this directory right now."""
-
-    code = "already_running"

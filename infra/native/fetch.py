@@ -1,4 +1,5 @@
-"""`python -m infra.native.fetch`: download what the native components need, so that no test waits for the network.
+"""`python -m infra.native.fetch`: download what the native components need, so that no test waits for the network. With `--packages`,
+instead, install with apt-get what they need of the system: `make packages`.
 
 A part that cannot be had is told and left out: whether that matters is for the tests to say.
 """
@@ -9,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from infra.native import kafka
+from infra.native import install, kafka
 from infra.native.embedded import packages
 from infra.native.errors import NativeError
 from infra.native.paths import writing
@@ -17,9 +18,17 @@ from infra.native.settings import NativeSettings
 from infra.native.waiting import now, seconds_since
 
 
-def main() -> None:
+@click.command()
+@click.option("--packages", "only_packages", is_flag=True, help="Install Debian packages (root) and nothing else.")
+def main(*, only_packages: bool) -> None:
     """Fetch Kafka's jars, llama.cpp and the small model into the cache; what is there is left alone."""
     cache = NativeSettings().cache_directory
+    if only_packages:
+        try:
+            install.provide(*kafka.needs(cache), *packages.NEEDS)
+        except NativeError as error:
+            click.echo(error.message, err=True)
+        return
     parts: dict[str, Callable[[], object]] = {
         f"Kafka {kafka.VERSION} (54 MB)": lambda: kafka.prepare(cache),
         "llama.cpp and a small model (290 MB)": lambda: packages.prepare(cache),

@@ -1,4 +1,7 @@
-"""Programs and libraries that come from the system's package manager: found, installed when permitted, or named with the command."""
+"""Programs and libraries that come from the system's package manager: found, or named with the command that installs them.
+
+Nothing is installed by itself: only `provide` calls apt-get, for make targets that say so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from threading import Lock
 
 from infra.native.causes import explain
 from infra.native.errors import MissingTool
@@ -17,10 +19,6 @@ FORBID = "TUTTI_NO_APT"
 """Set to anything: never call apt-get."""
 LOCK_SECONDS = 300
 """A fresh server often updates itself just then; apt-get waits so long for its turn."""
-
-
-_turn = Lock()
-"""apt-get runs once at a time; parts of the stack that start side by side wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +36,17 @@ class Need:
 
 
 def require(*needs: Need) -> None:
-    """What is missing is installed at once, together, if this process may; else MissingTool names all of it."""
-    with _turn:
-        check(*needs)
-        if lacking := missing(*needs):
-            _install(lacking)
-        for need in missing(*needs):
-            raise MissingTool(f"`{need.name}` is still not found after installing {' '.join(need.packages)}")
-
-
-def check(*needs: Need) -> None:
-    """Raises MissingTool when something is missing and may not be installed from here. Installs nothing."""
-    lacking = missing(*needs)
-    if lacking and not may_install():
+    """Raises MissingTool, which names all that is missing, and the command."""
+    if lacking := missing(*needs):
         raise MissingTool(f"{_reason(lacking)}; install with: {as_root(_command(lacking))}")
+
+
+def provide(*needs: Need) -> None:
+    """Install what is missing, together, if this process may (root, apt-get there, not forbidden by TUTTI_NO_APT). Raises MissingTool."""
+    lacking = missing(*needs)
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get") is not None and not os.environ.get(FORBID):
+        _install(lacking)
+    require(*needs)
 
 
 def missing(*needs: Need) -> list[Need]:
@@ -62,11 +57,6 @@ def missing(*needs: Need) -> list[Need]:
 def packages(needs: Iterable[Need]) -> list[str]:
     """The Debian packages that bring them, each once."""
     return list(dict.fromkeys(package for need in needs for package in need.packages))
-
-
-def may_install() -> bool:
-    """Root, apt-get there, and not forbidden by TUTTI_NO_APT."""
-    return os.geteuid() == 0 and shutil.which("apt-get") is not None and not os.environ.get(FORBID)
 
 
 def as_root(command: list[str]) -> str:

@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
@@ -30,7 +30,6 @@ from infra.native.errors import MissingTool, StartFailed
 from infra.native.install import Need
 from infra.native.paths import StackHome, locked
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_while_moving
 from shared.kafka.client.security import security_of
 from shared.settings import KafkaSettings
 
@@ -116,6 +115,12 @@ class Kafka:
             port=self.port,
         )
 
+    @classmethod
+    def beside(cls, home: StackHome, cache: Path, **options: Any) -> Self:
+        """One that is not started yet, with these fields, on free ports; it ends with this process."""
+        port, controller_port = ports.free_ports(2)
+        return cls(home, cache, port=port, controller_port=controller_port, dies_with_parent=True, **options)
+
     @property
     def servers(self) -> str:
         """Bootstrap servers for clients."""
@@ -144,17 +149,7 @@ class Kafka:
 
     def await_healthy(self, timeout_seconds: float = START_SECONDS) -> None:
         """Return when clients are served. Raises StartFailed."""
-        ended = False
-
-        def settled() -> bool:
-            nonlocal ended
-            ended = self.daemon.pid() is None
-            return ended or self.healthy()
-
-        if not wait_while_moving(settled, self.daemon.progress, timeout_seconds):
-            raise self.daemon.failure(f"serves no clients, and nothing has moved for {timeout_seconds:.0f} s")
-        if ended:
-            raise self.daemon.failure("the broker ended at once")
+        self.daemon.await_ready(self.healthy, timeout_seconds, "serves no clients")
 
     def healthy(self) -> bool:
         """Whether a client is served: versions, metadata and the coordinator of groups. An open port alone says nothing.
@@ -257,7 +252,7 @@ def needs(cache: Path) -> tuple[Need, ...]:
 
 
 def prepare(cache: Path) -> tuple[str, Path]:
-    """(a Java runtime of at least version 17, the directory of the broker's jars); what is missing is installed and downloaded.
+    """(a Java runtime of at least version 17, the directory of the broker's jars); jars that are missing are downloaded.
 
     Safe when several processes ask at once. Raises MissingTool, naming all that is missing, or StartFailed.
     """

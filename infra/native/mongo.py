@@ -17,7 +17,6 @@ from infra.native import ports
 from infra.native.errors import MissingTool
 from infra.native.paths import StackHome
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_while_moving
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -55,10 +54,7 @@ class MongoServer:
             ports.require_free(self.port, "MongoDB", "TUTTI_MONGO_PORT")
             self.daemon.command = command
             self.daemon.start()
-        if not wait_while_moving(lambda: self.healthy() or self.daemon.pid() is None, self.daemon.progress, START_SECONDS):
-            raise self.daemon.failure(f"does not answer, and nothing has moved for {START_SECONDS:.0f} s")
-        if self.daemon.pid() is None:
-            raise self.daemon.failure("ended at once")
+        self.daemon.await_ready(self.healthy, START_SECONDS)
 
     def _command(self) -> list[str]:
         data = self.home.data("mongodb")

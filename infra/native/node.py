@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +23,11 @@ from typing import Literal
 from infra.native import http, ollama_server, ports
 from infra.native.embedded import packages
 from infra.native.embedded.template import MODEL
-from infra.native.errors import MissingTool, NativeError, PortTaken
+from infra.native.errors import MissingTool, NativeError, PortTaken, StartFailed
 from infra.native.install import Need
-from infra.native.paths import StackHome
+from infra.native.paths import REPOSITORY, StackHome
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
-from infra.native.waiting import wait_while_moving
 
 Say = Callable[[str], None]
 Kind = Literal["running", "ollama", "embedded", "simulator"]
@@ -40,7 +39,6 @@ STOP_SECONDS = 10.0
 SLOTS = 2
 RANDOM_MODELS = frozenset({"tiny", "tiny2"})
 """Models of `make ollama` with random weights, for tests: nobody who asks for any model wants their words."""
-REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +190,39 @@ def simulator_command(port: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "infra.lab.simulators.ollama", "--port", str(port), *arguments]
 
 
+class ModelServer(Daemon):
+    """One of its own on a free port, which ends with this process; it has started when it answers."""
+
+    def __init__(self, home: StackHome, name: str, command: Sequence[str], environment: Mapping[str, str], port: int) -> None:
+        super().__init__(name, command, home.pid_file(name), home.log(name), environment, dies_with_parent=True, port=port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> int:
+        """Raises StartFailed."""
+        pid = super().start()
+        await_answer(self, f"{self.url}/api/version")
+        return pid
+
+
+def simulator(home: StackHome, name: str, *options: str) -> ModelServer:
+    """A simulated Ollama with these options."""
+    [port] = ports.free_ports(1)
+    return ModelServer(home, name, simulator_command(port, *options), {"PYTHONPATH": str(REPOSITORY)}, port)
+
+
+def ollama(home: StackHome, cache: Path, *, slots: int, more: Mapping[str, str] | None = None) -> ModelServer:
+    """The Ollama of `make ollama`; `more`: of its environment. Raises MissingTool."""
+    program = ollama_server.installed(cache)
+    if not program.exists():
+        raise MissingTool("no Ollama here: `make ollama` installs one with small models")
+    [port] = ports.free_ports(1)
+    environment = ollama_server.environment(port, str(program), cache, slots=slots) | dict(more or {})
+    return ModelServer(home, "ollama", [str(program), "serve"], environment, port)
+
+
 _START: dict[Kind, Callable[[NativeSettings, Say], ModelNode]] = {
     "running": _running,
     "ollama": _ollama,
@@ -213,8 +244,8 @@ def _serve(daemon: Daemon, port: int, probe: str) -> str:
 
 def await_answer(daemon: Daemon, url: str, timeout_seconds: float = START_SECONDS) -> None:
     """Return when `url` gives 200. Raises StartFailed when the process ends, or, stopping it, when nothing has moved for so long."""
-    if not wait_while_moving(lambda: http.answers(url) or daemon.pid() is None, daemon.progress, timeout_seconds):
+    try:
+        daemon.await_ready(lambda: http.answers(url), timeout_seconds)
+    except StartFailed:
         daemon.stop(STOP_SECONDS)
-        raise daemon.failure(f"does not answer, and nothing has moved for {timeout_seconds:.0f} s")
-    if daemon.pid() is None:
-        raise daemon.failure("ended at once")
+        raise

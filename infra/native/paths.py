@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.native.errors import AlreadyRunning, Unwritable
+from infra.native.errors import NativeError
 
+REPOSITORY = Path(__file__).parents[2]
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -37,25 +38,25 @@ class StackHome:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if absent). Without `wait` raises AlreadyRunning when somebody else holds it."""
+    """Hold an exclusive lock on `path` (made if absent). Without `wait` raises NativeError when somebody else holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise AlreadyRunning(f"another command holds {path}; wait for it to end") from None
+            raise NativeError(f"another command holds {path}; wait for it to end") from None
         yield
 
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Raises Unwritable where the operating system refuses a file; other errors pass."""
+    """Raises NativeError where the operating system refuses a file; other errors pass."""
     try:
         yield
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        raise Unwritable(
+        raise NativeError(
             f"a file could not be written: {error.strerror}{where}; data lies under TUTTI_HOME, downloads under TUTTI_CACHE"
         ) from error

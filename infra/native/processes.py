@@ -11,21 +11,43 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+import psutil
 
 from infra.native.causes import full_disk
 from infra.native.errors import StartFailed
-from infra.native.waiting import wait_until
+from infra.native.waiting import wait_until, wait_while_moving
 
 SAID_BYTES = 200_000
 BUSY_SECONDS = 5.0
 """One that only waits uses less in a minute: a service a hundredth of a core, a broker a few hundredths."""
+STOP_SECONDS = 5.0
 KILL_SECONDS = 5.0
 """How long a process may take to vanish after SIGKILL."""
+
+
+class _Component(Protocol):
+    def start(self) -> object: ...
+
+    def stop(self) -> object: ...
+
+
+C = TypeVar("C", bound=_Component)
+
+
+@contextmanager
+def started(component: C) -> Iterator[C]:
+    """It runs meanwhile: a daemon, a broker, a store. Raises NativeError kinds."""
+    try:
+        component.start()
+        yield component
+    finally:
+        component.stop()
 
 
 def identity(pid: int, *, ended_too: bool = False) -> str | None:
@@ -56,13 +78,13 @@ def _machine(of_process: str | None) -> str:
     return (of_process or "").rpartition("/")[0]
 
 
-def _cpu_seconds(pid: int | None) -> float:
-    """Used so far; 0 where the system does not tell."""
+def cpu_seconds(pid: int | None) -> float:
+    """User and system time of all threads so far, in steps of 10 ms; 0 of a process that is not there."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
+        used = psutil.Process(pid or -1).cpu_times()
+    except (psutil.Error, ValueError):
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return float(used.user + used.system)
 
 
 def tail(path: Path, lines: int = 20) -> str:
@@ -104,7 +126,7 @@ class Daemon:
             logged = self.log.stat().st_size
         except OSError:
             logged = 0
-        return logged, int(_cpu_seconds(self.pid()) / BUSY_SECONDS)
+        return logged, int(cpu_seconds(self.pid()) / BUSY_SECONDS)
 
     def _noted(self) -> dict[str, Any] | None:
         """What the pid file says; None when there is none or it is broken."""
@@ -181,6 +203,13 @@ class Daemon:
         draft.write_text(json.dumps(noted))
         draft.replace(self.pid_file)
 
+    def await_ready(self, ready: Callable[[], bool], quiet_seconds: float, why_not: str = "does not answer") -> None:
+        """Return when it is `ready`. Raises StartFailed when the process ends, or when nothing has moved for so long."""
+        if not wait_while_moving(lambda: self.pid() is None or ready(), self.progress, quiet_seconds):
+            raise self.failure(f"{why_not}, and nothing has moved for {quiet_seconds:.0f} s")
+        if self.pid() is None:
+            raise self.failure("ended at once")
+
     def signal(self, number: int) -> None:
         """Send a signal if it runs."""
         if (pid := self.pid()) is not None:
@@ -189,7 +218,7 @@ class Daemon:
             except ProcessLookupError:
                 return
 
-    def stop(self, grace_seconds: float) -> bool:
+    def stop(self, grace_seconds: float = STOP_SECONDS) -> bool:
         """SIGTERM, and SIGKILL to what is left after `grace_seconds`. Returns whether it ended by itself. Nothing running is fine."""
         group = self._group()
         self.signal(signal.SIGTERM)

@@ -18,7 +18,6 @@ from infra.native import ports
 from infra.native.errors import MissingTool
 from infra.native.paths import StackHome
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_while_moving
 
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
@@ -59,10 +58,7 @@ class RedisServer:
             ports.require_free(self.port, "Redis", self.port_setting)
             self.daemon.command = self._command(program)
             self.daemon.start()
-        if not wait_while_moving(lambda: self.healthy() or self.daemon.pid() is None, self.daemon.progress, START_SECONDS):
-            raise self.daemon.failure(f"does not answer, and nothing has moved for {START_SECONDS:.0f} s")
-        if self.daemon.pid() is None:
-            raise self.daemon.failure("ended at once")
+        self.daemon.await_ready(self.healthy, START_SECONDS)
 
     def _command(self, program: str) -> list[str]:
         data = self.home.data(self.name)

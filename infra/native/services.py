@@ -6,11 +6,10 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from infra.native import http, keeper, ports
 from infra.native.errors import StartFailed
-from infra.native.paths import StackHome
+from infra.native.paths import REPOSITORY, StackHome
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_until, wait_while_moving
 from shared.services import ListedService
@@ -20,7 +19,6 @@ GRACE_SECONDS = 35.0
 """A little more than the services' own grace period (30 s)."""
 KEEPER_SECONDS = 10.0
 """A keeper starts its service, and ends, well within this."""
-REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ class Stack:
         """Before anything is downloaded: what only an administrator can install is told at once."""
         kafka, node = self._kafka_needs(), nodes.needs(self.settings)
         if install.missing(*kafka):
-            install.check(*kafka, *node)
+            install.require(*kafka, *node)
 
     def _check_ports(self) -> None:
         """Before anything is downloaded too. The node's port is known only when its kind is."""
@@ -130,8 +130,6 @@ class Stack:
             if not asyncio.run(serves(self.kafka_servers, reached=self.settings)):
                 raise StartFailed(f"no Kafka answers at {self.kafka_servers} (TUTTI_KAFKA_SERVERS); unset it to start one here")
         else:
-            if lacking := install.missing(*self._kafka_needs()):
-                self._say(f"installing {', '.join(install.packages(lacking))} with apt-get (once)")
             if not fetched(self.settings.cache_directory):
                 self._say(f"fetching Kafka {VERSION} (54 MB, once)")
             self.kafka.start()

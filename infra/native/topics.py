@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from shared.clock import SystemClock
 from shared.errors import LogError
-from shared.kafka.port import Log
+from shared.kafka.port import Log, NewTopic
 from shared.settings import ClusterSettings, KafkaSettings
 from shared.topics import Topics
 
@@ -45,7 +46,26 @@ def ensure_topics(servers: str, topics: Topics | None = None, *, reached: KafkaS
 
 def delete_topics(servers: str, topics: Topics, *, reached: KafkaSettings | None = None) -> None:
     """Delete all of `topics` that exist. Raises LogError kinds or TimeoutError. Blocks."""
-    _with_log(servers, lambda log: _delete(log, topics), reached)
+    _with_log(servers, lambda log: _delete(log, [topic.name for topic in topics.all()]), reached)
+
+
+@contextmanager
+def created(servers: str, topics: Sequence[NewTopic]) -> Iterator[None]:
+    """These exist meanwhile. Raises LogError kinds or TimeoutError. Blocks."""
+    _with_log(servers, lambda log: _create(log, topics), None)
+    try:
+        yield
+    finally:
+        _with_log(servers, lambda log: _delete(log, [topic.name for topic in topics]), None)
+
+
+async def _create(log: Log, topics: Sequence[NewTopic]) -> None:
+    async with asyncio.timeout(SECONDS):
+        admin = await log.admin()
+        try:
+            await admin.create_topics(topics)
+        finally:
+            await admin.close()
 
 
 async def _names(log: Log) -> Collection[str]:
@@ -57,12 +77,12 @@ async def _names(log: Log) -> Collection[str]:
             await admin.close()
 
 
-async def _delete(log: Log, topics: Topics) -> None:
+async def _delete(log: Log, names: Sequence[str]) -> None:
     async with asyncio.timeout(SECONDS):
         admin = await log.admin()
         try:
             present = await admin.list_topics()
-            await admin.delete_topics([topic.name for topic in topics.all() if topic.name in present])
+            await admin.delete_topics([name for name in names if name in present])
         finally:
             await admin.close()
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from infra.lab.bench import machine
 from infra.lab.chaos import report
 from infra.lab.chaos.plan import QUICK, FaultKind
 from infra.lab.chaos.run import Options, Run
@@ -36,7 +35,7 @@ SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))
 
 def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
     """Laws 1 to 3 hold; every kind of fault has struck; every job that was acknowledged has its result; no service ended by itself."""
-    again = f"python -m infra.lab.chaos --quick --jobs {JOBS} --rate {QUICK_RATE:g} --seed {SEED}"
+    again = f"python -m infra.lab.bench chaos --quick --jobs {JOBS} --rate {QUICK_RATE:g} --seed {SEED}"
     directory = Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
     print(f"seed {SEED}; again with: {again}; logs, kept on failure: {directory}")  # noqa: T201
     options = Options(JOBS, SEED, QUICK_RATE, together=True, durations=QUICK)
@@ -46,7 +45,7 @@ def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
         except NativeError as error:
             missing("kafka", error.message)
         outcome = uvloop.run(Run(stage, options, SystemClock(), print).run())
-    print("\n".join(report.lines(report.document(machine.facts(), options, outcome))))  # noqa: T201
+    print("\n".join(report.lines(report.document(options, outcome))))  # noqa: T201
     assert not outcome.wrong
     assert outcome.ledger.count >= JOBS
     assert {one.fault.kind for one in outcome.struck} == set(FaultKind) - OF_MORE

@@ -2,7 +2,7 @@
 
 | fixture | gives | scope |
 |---|---|---|
-| `engine` | a Docker engine with the images that `python -m infra.lab.compose` has made | session |
+| `engine` | a Docker engine with the images that `python -m infra.lab.make compose` has made | session |
 | `stack` | the whole cluster in containers, ready; gone afterwards with all that it kept | session |
 """
 

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 from infra.cli.main import main
-from infra.lab.versus.__main__ import table
+from infra.lab.versus.versus import table
 from tests.contract.test_layout import ROOT, tracked
 from tests.contract.test_runbooks import check_make, parse, words_of
 

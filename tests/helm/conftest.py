@@ -2,7 +2,7 @@
 
 | fixture | gives | scope |
 |---|---|---|
-| `tools` | where `python -m infra.lab.kubernetes` put Helm and Kubernetes | session |
+| `tools` | where `python -m infra.lab.make kubernetes` put Helm and Kubernetes | session |
 | `render` | `render(variant or file, *arguments)`: the objects of the chart | session |
 | `plane` | a running control plane | session |
 """

@@ -21,7 +21,8 @@ import yaml
 
 from infra.lab.kubernetes.plane import ControlPlane
 from infra.native import http
-from infra.native.node import REPOSITORY, await_answer, simulator_command
+from infra.native.node import await_answer, simulator_command
+from infra.native.paths import REPOSITORY
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_until

@@ -16,7 +16,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from infra.lab.bench.meanings import Asking, measured, sampled, semantic_cluster
+from infra.lab.bench.asking import Asking
+from infra.lab.bench.meanings import measured, sampled, semantic_cluster
 from infra.lab.questions import pairs
 from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
@@ -50,7 +51,7 @@ async def _all_of_it(cluster: LocalCluster, store: str) -> None:
     async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as client:
         await _one_question(client, cluster, store)
     async with aiohttp.ClientSession() as session:
-        hits, count, _, _ = await measured(Asking(session, cluster.url), sampled(pairs("holdout"), 6), "holdout")
+        hits, count, _, _ = await measured(Asking(session, cluster.url, "small"), sampled(pairs("holdout"), 6), "holdout")
     print({family: f"{hits[family]}/{number}" for family, number in count.items()})
     assert {family: found for family, found in hits.items() if family} == {}
     assert hits[""] >= 0.3 * count[""]

@@ -1,6 +1,6 @@
 """Promise: queued jobs wait in Kafka; no service's memory grows with their number.
 
-How: `python -m infra.lab.bench.backlog`, on a real Kafka with real processes; opt-in, for it takes minutes and wants the machine alone:
+How: `python -m infra.lab.bench backlog`, on a real Kafka with real processes; opt-in, for it takes minutes and wants the machine alone:
 
     TUTTI_BACKLOG_JOBS=100000 .venv/bin/pytest tests/load/test_backlog_memory.py
 """
@@ -23,7 +23,7 @@ def test_memory_is_flat_while_jobs_queue_up(kafka: str, tmp_path: Path) -> None:
     """Largest resident memory of every service, within the bench's bound and the budget of 120 MB."""
     file = tmp_path / "backlog.json"
     options = ["--jobs", str(JOBS), "--repeats", "1", "--servers", kafka, "--json", str(file)]
-    command = [sys.executable, "-m", "infra.lab.bench.backlog", *options]
+    command = [sys.executable, "-m", "infra.lab.bench", "backlog", *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=3_500, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2_000:]
     written = json.loads(file.read_text())

@@ -33,7 +33,7 @@ from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
 from infra.native.mongo import MongoServer
-from infra.native.paths import StackHome
+from infra.native.paths import REPOSITORY, StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
 from infra.native.redis import RedisServer
@@ -212,7 +212,7 @@ def simulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A simulated Ollama that takes no time."""
     port = free_ports(1)[0]
     daemon = _daemon("simulator", tmp_path_factory.mktemp("simulator"), node.simulator_command(port, "--profile", "instant"))
-    daemon.environment = {"PYTHONPATH": str(node.REPOSITORY)}
+    daemon.environment = {"PYTHONPATH": str(REPOSITORY)}
     yield from _serving(daemon, f"http://127.0.0.1:{port}", "simulator")
 
 

@@ -6,12 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from random import Random
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from infra.lab.bench.bare import new_consumer, new_producer
-from infra.lab.bench.load import LoadFailed
+from infra.lab.bench.runner import Unmeasured
 from infra.native.cluster import LocalCluster
 from shared.clock import Clock
 from shared.contracts import ids
@@ -21,6 +22,21 @@ from shared.topics import Topics
 Jobs = Sequence[tuple[PriorityClass, str, bytes]]
 """(class, id, value)."""
 POLL_MS = 20
+MODEL, TOKENS = "steady", 5
+
+
+def steady(call_seconds: float, slots: int) -> tuple[str, ...]:
+    """Options of a simulated node: so long a call, as many calls at once as it has slots."""
+    model = {"name": MODEL, "bytes_per_context_token": 0, "decode_tokens_per_second": TOKENS / call_seconds}
+    values = {"num_parallel": slots, "decode_sharing": 0, "jitter": 0, "answer_tokens": [TOKENS, TOKENS], "models": [model]}
+    return ("--profile", "instant", *chain.from_iterable(("--set", f"{name}={json.dumps(value)}") for name, value in values.items()))
+
+
+def jobs(count: int, priority_class: PriorityClass, tenant: str = "default", size_bytes: int = 0) -> Jobs:
+    """So many equal jobs for such a node, with ids that tell class, tenant and number, whose prompts have so many bytes more than these."""
+    names, more = [f"{priority_class.value}:{tenant}:{number}" for number in range(count)], " much" * (size_bytes // 5)
+    common = {"tenant": tenant, "model": MODEL, "options": {"max_tokens": TOKENS}}
+    return [(priority_class, name, json.dumps({"id": name, "prompt": name + more, **common}).encode()) for name in names]
 
 
 def jain(values: Sequence[float]) -> float:
@@ -110,7 +126,7 @@ class Traffic:
 
     def _take(self, name: str, value: bytes, now: float) -> None:
         if b'"status":"succeeded"' not in value:
-            raise LoadFailed(f"a job did not succeed: {json.loads(value).get('failure')}")
+            raise Unmeasured(f"a job did not succeed: {json.loads(value).get('failure')}")
         name = ids.public(name)
         if name not in self._ended:
             self._ended[name] = now

@@ -1,45 +1,34 @@
-"""`python -m infra.lab.bench.backlog --jobs N --bytes B`: does memory stay flat while N jobs of B bytes are queued?
+"""Does memory stay flat while N jobs of B bytes are queued?
 
 Five services as processes on a real Kafka, one worker with the in-process backend (no model: simulated, it says so). First a warm-up
 fills every bounded queue once: the most memory that a service has while it works that off is what N jobs are compared with. Then N jobs
 go onto `jobs.batch` as fast as Kafka takes them, while the resident memory of each service is read every second, and on until the queue
-is empty or `--observe` seconds have passed. Each repeat has a cluster of its own, on one broker. Exit code 1 when a service grew by more
-than the bound in any of them, or when nothing was left waiting (then it proves nothing).
+is empty or `--observe` seconds have passed. Each run has a cluster of its own. When nothing was left waiting it proves nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
-import uvloop
 
 from infra.lab.bench import machine
 from infra.lab.bench.bare import new_producer
-from infra.lab.bench.figures import Budget, Figures, Spreads, most_of
-from infra.lab.bench.local import IN_PROCESS, local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
-from infra.lab.bench.processes import resident_bytes
+from infra.lab.bench.figures import MIB, Budget, Figures, most_of
+from infra.lab.bench.runner import IN_PROCESS, Bench, Lab, Unmeasured, option
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Admin, Consumer, TopicPartition
 from shared.services import group_of
 
-MIB = 1024 * 1024
 GROWTH_MIB = 16.0
 """Allocator noise and caches of code that the warm-up did not reach; a queue that holds jobs needs hundreds for a million."""
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("growth of any service, in any run", "MiB", most_of("largest_growth_mib"), at_most=GROWTH_MIB),
-)
-WARM_UP_JOBS = 20_000
 SAMPLE_SECONDS = 1.0
 DRAIN_SECONDS = 300.0
 IN_FLIGHT, IN_FLIGHT_BYTES = 10_000, 32 * MIB
@@ -56,11 +45,11 @@ class Samples:
     waiting: list[int] = field(default_factory=list)
     memory: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, at: float, waiting: int, pids: dict[str, int | None]) -> None:
+    def add(self, at: float, waiting: int, pids: Mapping[str, int | None]) -> None:
         self.seconds.append(round(at, 2))
         self.waiting.append(waiting)
         for name, pid in pids.items():
-            self.memory.setdefault(name, []).append(round(resident_bytes(pid or 0) / MIB, 1))
+            self.memory.setdefault(name, []).append(round(machine.resident_bytes(pid) / MIB, 1))
 
     def memory_figures(self, warm: Samples) -> dict[str, float]:
         """Of each service the most MiB in the warm-up, the last and the most of these samples; how much that is above the warm-up's."""
@@ -120,17 +109,8 @@ async def _queue(cluster: LocalCluster) -> AsyncIterator[Queue]:
         await log.close()
 
 
-async def measure(cluster: LocalCluster, jobs: int, size: int, observe_seconds: float, warm_up_jobs: int) -> tuple[Samples, Samples, float]:
-    """Samples of the warm-up and of the queue, and the seconds that queueing took."""
-    async with _queue(cluster) as queue:
-        warm, _ = await _watched(queue, warm_up_jobs, size, DRAIN_SECONDS)
-        if warm.waiting[-1]:
-            raise click.ClickException("the warm-up did not end")
-        return warm, *await _watched(queue, jobs, size, observe_seconds)
-
-
 async def _watched(queue: Queue, jobs: int, size: int, observe_seconds: float) -> tuple[Samples, float]:
-    """Queue `jobs` and look on, until nothing waits or `observe_seconds` after the last was queued."""
+    """Queue `jobs` and look on, until nothing waits or `observe_seconds` after the last was queued; and the seconds that queueing took."""
     samples, began = Samples(), _CLOCK.monotonic()
     samples.add(0.0, 0, queue.cluster.pids())
     filling, filled = asyncio.create_task(queue.fill(jobs, size)), 0.0
@@ -144,39 +124,33 @@ async def _watched(queue: Queue, jobs: int, size: int, observe_seconds: float) -
     return samples, filled
 
 
-async def _run(cluster: LocalCluster, jobs: int, size: int, observe: float, warm_up_jobs: int) -> tuple[Figures, Samples]:
-    """Raises click.ClickException when too few jobs waited to show anything."""
-    warm, samples, filled = await measure(cluster, jobs, size, observe, warm_up_jobs)
-    most = max(samples.waiting)
-    if most < jobs // 10:
-        raise click.ClickException(f"never more than {most} jobs waited: this proves nothing; queue more")
-    return {"queued_seconds": round(filled, 1), "most_waiting": float(most), **samples.memory_figures(warm)}, samples
+async def _run(lab: Lab, cluster: LocalCluster, *, jobs: int, size: int, observe: float, warm_up: int) -> Figures:
+    async with _queue(cluster) as queue:
+        warm, _ = await _watched(queue, warm_up, size, DRAIN_SECONDS)
+        if warm.waiting[-1]:
+            raise Unmeasured("the warm-up did not end")
+        samples, filled = await _watched(queue, jobs, size, observe)
+    lab.detail("samples", asdict(samples))
+    if (most := max(samples.waiting)) < jobs // 10:
+        raise Unmeasured(f"never more than {most} jobs waited: this proves nothing; queue more")
+    return {"queued_seconds": round(filled, 1), "most_waiting": float(most), **samples.memory_figures(warm)}
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--jobs", type=click.IntRange(1), default=1_000_000, help="To be queued.")
-@click.option("--bytes", "size", type=click.IntRange(0, MOST_JOB_BYTES), default=0, help="Of each job's prompt, beyond a few words.")
-@click.option("--observe", type=click.FloatRange(0), default=60.0, help="Seconds to look on after they are queued.")
-@click.option("--warm-up", "warm_up_jobs", type=click.IntRange(1), default=WARM_UP_JOBS, help="Jobs that fill every bounded queue once.")
-@bench_options("Of everything, each on a cluster of its own.")
-def main(*, jobs: int, size: int, observe: float, warm_up_jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
+def measure(lab: Lab, repeat: int, *, jobs: int, size: int, observe: float, warm_up: int) -> Figures:
     """Memory of every service while JOBS jobs are queued."""
-    facts = machine.facts()
-    runs: list[Figures] = []
-    samples: list[dict[str, Any]] = []
-    try:
-        with started_broker(servers) as kafka:
-            for _ in range(repeats):
-                with local_cluster("backlog", kafka, nodes=[IN_PROCESS]) as cluster:
-                    found, seen = uvloop.run(_run(cluster, jobs, size, observe, warm_up_jobs))
-                runs.append(found)
-                samples.append(asdict(seen))
-    except NativeError as error:
-        raise click.ClickException(str(error)) from error
-    options = {"jobs": jobs, "bytes": size, "observe_seconds": observe, "warm_up_jobs": warm_up_jobs, "repeats": repeats}
-    simulated = "the worker's answers are simulated (in-process backend, no model)"
-    Outcome("backlog", simulated, facts, options, runs, BUDGETS, {"samples": samples}).end(json_file)
+    with lab.cluster("backlog", nodes=[IN_PROCESS]) as cluster:
+        return lab.run(_run(lab, cluster, jobs=jobs, size=size, observe=observe, warm_up=warm_up))
 
 
-if __name__ == "__main__":
-    main()
+BENCH = Bench(
+    measure,
+    "the worker's answers are simulated (in-process backend, no model)",
+    (Budget("growth of any service, in any run", "MiB", most_of("largest_growth_mib"), at_most=GROWTH_MIB),),
+    (
+        option("jobs", 1_000_000, "To be queued.", type=click.IntRange(1)),
+        click.Option(["--bytes", "size"], type=click.IntRange(0, MOST_JOB_BYTES), default=0, help="Of each prompt, beyond a few words."),
+        option("observe", 60.0, "Seconds to look on after they are queued.", type=click.FloatRange(0)),
+        option("warm-up", 20_000, "Jobs that fill every bounded queue once.", type=click.IntRange(1)),
+    ),
+    quick={"jobs": 20_000, "observe": 5.0},
+)

@@ -1,4 +1,4 @@
-"""`python -m infra.lab.bench.cancel --cancels N`: how long after a cancel does the node see its connection close?
+"""How long after a cancel does the node see its connection close?
 
 Five services as processes on a real Kafka and a simulated node inside this process, which notes the moment at which a connection of its
 ends. A streamed answer is cancelled in its middle, N times in each of three ways, one at a time:
@@ -8,7 +8,7 @@ ends. A streamed answer is cancelled in its middle, N times in each of three way
     record       a cancel record with the job's key on jobs.<class>, from a plain Kafka producer
 
 Measured from the moment at which the cancel leaves (the close, the first byte of the request, the send) to the end of the node's
-connection; repeated on one cluster, medians over the repeats. Exit code 1 when p99 of a way exceeds the budget of law 9.
+connection; all runs on one cluster. The budget is that of law 9.
 """
 
 from __future__ import annotations
@@ -17,34 +17,28 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import aiohttp
 import click
 import uvicorn
-import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, percentile
-from infra.lab.bench.local import local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
+from infra.lab.bench.figures import MS, Budget, Figures, median_of, percentile
+from infra.lab.bench.runner import Bench, Lab, Unmeasured, option
 from infra.lab.simulators.ollama.core import SimulatedOllama
 from infra.lab.simulators.ollama.parameters import PROFILES, parse_model
 from infra.lab.simulators.ollama.server import application
 from infra.lab.simulators.ollama.truth import Truth
 from infra.native import ports
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from shared.contracts import headers
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message, Producer
 
 WAYS = ("disconnect", "delete", "record")
-BUDGETS: tuple[Budget[Spreads], ...] = tuple(Budget(f"{way}, p99", "ms", median_of(f"{way}.p99_ms"), at_most=100.0) for way in WAYS)
 MODEL = "endless"
 WAIT_SECONDS = 20.0
 _CLOCK = SystemClock()
@@ -55,10 +49,6 @@ _PARAMETERS = PROFILES["instant"].with_(
 )
 """A word every 20 ms, for longer than anybody waits."""
 _QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "never mind"}], "max_tokens": 5_000, "stream": True}
-
-
-class MissedCancel(Exception):
-    """The node's connection did not close, or the stream did not begin."""
 
 
 @dataclass(slots=True)
@@ -119,7 +109,7 @@ class Stage:
     producer: Producer
 
     async def one(self, way: str) -> float:
-        """Milliseconds from one cancel to the end of the node's connection. Raises MissedCancel."""
+        """Milliseconds from one cancel to the end of the node's connection. Raises Unmeasured."""
         act: Callable[[Any], Awaitable[float]] = {"disconnect": self._disconnect, "delete": self._delete, "record": self._record}[way]
         async with self.session.post(f"{self.cluster.url}/v1/chat/completions", json=_QUESTION) as response:
             await self._words(response)
@@ -130,8 +120,8 @@ class Stage:
                 async with asyncio.timeout(WAIT_SECONDS):
                     ended_at = await self.node.ended.get()
             except TimeoutError:
-                raise MissedCancel(f"{way}: the node's connection did not close in {WAIT_SECONDS:.0f} s") from None
-        return (ended_at - sent_at) * 1e3
+                raise Unmeasured(f"{way}: the node's connection did not close in {WAIT_SECONDS:.0f} s") from None
+        return (ended_at - sent_at) * MS
 
     async def _words(self, response: aiohttp.ClientResponse) -> None:
         """Wait until the node writes, and what it wrote has come through."""
@@ -140,7 +130,7 @@ class Stage:
             seen += b'"content":' in line
             if seen >= 4:
                 return
-        raise MissedCancel(f"the stream ended with status {response.status} before it began")
+        raise Unmeasured(f"the stream ended with status {response.status} before it began")
 
     async def _disconnect(self, response: aiohttp.ClientResponse) -> float:
         sent_at = _CLOCK.monotonic()
@@ -159,14 +149,6 @@ class Stage:
         sent_at = _CLOCK.monotonic()
         await self.producer.send(Message(topics.all_jobs()[0], None, key, None, headers.envelope("cancel")))
         return sent_at
-
-
-@contextmanager
-def stage_cluster(servers: str | None, port: int) -> Iterator[LocalCluster]:
-    """Services and, if none is given, a broker; the worker's node is the one on this port."""
-    node = {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": f"http://127.0.0.1:{port}", "TUTTI_WORKER__SLOTS": "8"}
-    with started_broker(servers) as kafka, local_cluster("cancel", kafka, nodes=[node]) as cluster:
-        yield cluster
 
 
 async def measure(cluster: LocalCluster, node: WatchedNode, cancels: int, ways: tuple[str, ...] = WAYS) -> dict[str, list[float]]:
@@ -196,37 +178,31 @@ def figures(measured: Mapping[str, Sequence[float]]) -> Figures:
     }
 
 
-async def _run(servers: str | None, cancels: int, repeats: int) -> list[dict[str, list[float]]]:
-    port = ports.free_ports(1)[0]
-    async with watched_node(port) as node:
-        stage = stage_cluster(servers, port)
-        cluster = await asyncio.to_thread(stage.__enter__)
-        try:
-            return [await measure(cluster, node, cancels) for _ in range(repeats)]
-        finally:
-            await asyncio.to_thread(stage.__exit__, None, None, None)
-
-
-@click.command(context_settings={"show_default": True})
-@click.option("--cancels", default=50, type=click.IntRange(1, 10_000), help="Of each way, in each repeat.")
-@bench_options("Of all cancels, on one cluster.")
-def main(*, cancels: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
-    """Measure cancellation at the node's socket."""
-    facts = machine.facts()
+@contextmanager
+def _stage(lab: Lab) -> Iterator[tuple[LocalCluster, WatchedNode]]:
+    """The worker's node is the watched one, which answers while the cluster starts."""
+    [port] = ports.free_ports(1)
+    own = {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": f"http://127.0.0.1:{port}", "TUTTI_WORKER__SLOTS": "8"}
+    node, cluster = watched_node(port), lab.cluster("cancel", nodes=[own])
+    watched = lab.run(node.__aenter__())
     try:
-        measured = uvloop.run(_run(servers, cancels, repeats))
-    except (MissedCancel, NativeError) as error:
-        raise click.ClickException(str(error)) from error
-    Outcome(
-        "cancel",
-        "the node is simulated",
-        facts,
-        {"cancels": cancels, "repeats": repeats},
-        [figures(one) for one in measured],
-        BUDGETS,
-        {"cancels_ms": measured},
-    ).end(json_file)
+        yield lab.run(asyncio.to_thread(cluster.__enter__)), watched
+    finally:
+        lab.run(asyncio.to_thread(cluster.__exit__, None, None, None))
+        lab.run(node.__aexit__(None, None, None))
 
 
-if __name__ == "__main__":
-    main()
+def measure_cancels(lab: Lab, repeat: int, *, cancels: int) -> Figures:
+    """Measure cancellation at the node's socket."""
+    measured = lab.run(measure(*lab.kept(_stage, lab), cancels))
+    lab.detail("cancels_ms", measured)
+    return figures(measured)
+
+
+BENCH = Bench(
+    measure_cancels,
+    "the node is simulated",
+    tuple(Budget(f"{way}, p99", "ms", median_of(f"{way}.p99_ms"), at_most=100.0) for way in WAYS),
+    (option("cancels", 50, "Of each way, in each run.", type=click.IntRange(1, 10_000)),),
+    quick={"cancels": 3},
+)

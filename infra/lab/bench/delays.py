@@ -1,38 +1,28 @@
-"""`python -m infra.lab.bench.delays --jobs N`: how late are delayed records, and does a kill -9 of the delay service lose any?
+"""How late are delayed records, and does a kill -9 of the delay service lose any?
 
 Two delay services as processes on a real Kafka, no other service: N records with random due times, 1 to 60 s ahead, go into the tiers;
 what arrives on the target topic is read. Half-way one of the services is killed and started again `--down` seconds later. Lateness is the
-arrival's timestamp minus the due time, one clock. Each repeat has services, topics and due times of its own, on one broker. Exit code 1
-when a record was lost or came early in any of them.
+arrival's timestamp minus the due time, one clock. Each run has services, topics and due times of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
 import click
-import uvloop
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads, most_of, percentile
-from infra.lab.bench.local import started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
-from infra.native import ports
-from infra.native.errors import NativeError
-from infra.native.paths import StackHome
+from infra.lab.bench.figures import Budget, Figures, most_of, percentile
+from infra.lab.bench.runner import NO_SERVICE, Bench, Lab, Unmeasured, option
+from infra.native.cluster import LocalCluster
 from infra.native.services import ServiceProcess
-from infra.native.topics import delete_topics, ensure_topics
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.delays import build_delayed
-from shared.topics import Topics, TopicSettings
+from shared.topics import Topics
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 LEAD_SECONDS = 5.0
@@ -41,21 +31,8 @@ EARLY_SECONDS = 0.002
 """Timestamps are whole milliseconds."""
 PATIENCE_SECONDS = 60.0
 """Beyond the last due time, before what has not come counts as lost."""
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("lost, in any run", "records", most_of("lost"), at_most=0.0),
-    Budget("early, in any run", "records", most_of("early"), at_most=0.0),
-)
 _BATCH = 2_000
 _CLOCK = SystemClock()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is put in, and how long the killed service is away."""
-
-    jobs: int
-    seed: int
-    down_seconds: float
 
 
 @dataclass(slots=True)
@@ -106,7 +83,7 @@ async def _put(log: AioLog, topics: Topics, due: list[float]) -> None:
         delayed = [build_delayed(topics, m, due[n], _CLOCK.wall()) for n, m in zip(numbers, messages, strict=True)]
         failed = [fate for fate in await producer.send_many(delayed) if isinstance(fate, Exception)]
         if failed:
-            raise click.ClickException(f"Kafka did not take {len(failed)} records: {failed[0]}")
+            raise Unmeasured(f"Kafka did not take {len(failed)} records: {failed[0]}")
     await producer.close()
 
 
@@ -133,66 +110,41 @@ async def _kill(service: ServiceProcess, at: float, down_seconds: float) -> floa
     return _CLOCK.wall()
 
 
-async def _measure(servers: str, topics: Topics, services: list[ServiceProcess], plan: Plan) -> Figures:
-    random, log = Random(plan.seed), AioLog(servers, _CLOCK)
+async def _run(cluster: LocalCluster, jobs: int, seed: int, down: float) -> Figures:
+    random, log, topics = Random(seed), AioLog(cluster.servers, _CLOCK), cluster.topics
     # About 20,000 records a second go in; what is due meanwhile would be late before it is there.
-    begin = _CLOCK.wall() + LEAD_SECONDS + plan.jobs / 20_000
-    seen = Seen([begin + random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS) for _ in range(plan.jobs)])
+    begin = _CLOCK.wall() + LEAD_SECONDS + jobs / 20_000
+    seen = Seen([begin + random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS) for _ in range(jobs)])
     killed_at = begin + LONGEST_SECONDS / 2
     try:
         started = _CLOCK.wall()
         await _put(log, topics, seen.due)
         produced_in = _CLOCK.wall() - started
         reading = asyncio.create_task(_read(log, topics, seen, begin + LONGEST_SECONDS + PATIENCE_SECONDS))
-        down_until = await _kill(services[0], killed_at, plan.down_seconds)
+        down_until = await _kill(cluster.services["delay"], killed_at, down)
         await reading
     finally:
         await log.close()
     return {**seen.figures(killed_at, down_until), "produced_in_s": round(produced_in, 1)}
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--jobs", type=click.IntRange(min=1), default=100_000, help="Delayed records.")
-@click.option("--seed", type=int, default=1, help="Of the due times; the next repeat's is one higher.")
-@click.option("--down", "down_seconds", type=float, default=3.0, help="Seconds until the killed service is started again.")
-@bench_options("Of everything.")
-def main(*, jobs: int, seed: int, down_seconds: float, repeats: int, servers: str | None, json_file: Path | None) -> None:
-    """Measure how late delayed records are."""
-    facts = machine.facts()
-    runs: list[Figures] = []
-    try:
-        with started_broker(servers) as kafka:
-            for repeat in range(repeats):
-                runs.append(_run(kafka, repeat, Plan(jobs, seed + repeat, down_seconds)))
-                click.echo("  " + ", ".join(f"{name} {value:g}" for name, value in runs[-1].items()), err=True)
-    except NativeError as error:
-        raise click.ClickException(error.message) from error
-    span = f"{SHORTEST_SECONDS:g}-{LONGEST_SECONDS:g} s"
-    options = {"jobs": jobs, "due_within": span, "down_seconds": down_seconds, "seed": seed, "repeats": repeats}
-    simulated = "nothing is simulated; delay services alone, one of two killed -9 half-way"
-    Outcome("delays", simulated, facts, options, runs, BUDGETS).end(json_file)
+def measure(lab: Lab, repeat: int, *, jobs: int, seed: int, down: float) -> Figures:
+    """Measure how late delayed records are, 1 to 60 s ahead."""
+    with lab.cluster("delays", workers=0, copies={**NO_SERVICE, "delay": 2}) as cluster:
+        return lab.run(_run(cluster, jobs, seed + repeat, down))
 
 
-def _run(servers: str, repeat: int, plan: Plan) -> Figures:
-    topics = Topics(TopicSettings(prefix=f"bench-delays-{os.getpid()}-{repeat}-"))
-    environment = {"TUTTI_KAFKA_SERVERS": servers, "TUTTI_TOPICS__PREFIX": topics.settings.prefix, "TUTTI_LOG_LEVEL": "warning"}
-    with tempfile.TemporaryDirectory(prefix="tutti-delays-") as made:
-        home = StackHome(Path(made))
-        services = [
-            ServiceProcess("delay", home, port, environment, str(n), dies_with_parent=True) for n, port in enumerate(ports.free_ports(2), 1)
-        ]
-        ensure_topics(servers, topics)
-        try:
-            for service in services:
-                service.start()
-            for service in services:
-                service.await_ready()
-            return uvloop.run(_measure(servers, topics, services, plan))
-        finally:
-            for service in services:
-                service.stop(5.0)
-            delete_topics(servers, topics)
-
-
-if __name__ == "__main__":
-    main()
+BENCH = Bench(
+    measure,
+    "nothing is simulated; delay services alone, one of two killed -9 half-way",
+    (
+        Budget("lost, in any run", "records", most_of("lost"), at_most=0.0),
+        Budget("early, in any run", "records", most_of("early"), at_most=0.0),
+    ),
+    (
+        option("jobs", 100_000, "Delayed records.", type=click.IntRange(1)),
+        option("seed", 1, "Of the due times; the next run's is one higher."),
+        option("down", 3.0, "Seconds until the killed service is started again.", type=click.FloatRange(0)),
+    ),
+    quick={"jobs": 1_000},
+)

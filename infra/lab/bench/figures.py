@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Generic, TypeVar
 
 Figures = Mapping[str, float]
 """What one run measured; units are in the names."""
-
-M_contra = TypeVar("M_contra", contravariant=True)
+MS, MIB = 1_000.0, 2**20
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -38,10 +36,10 @@ class Spread:
 Spreads = Mapping[str, Spread]
 
 
-def spreads(runs: Sequence[Figures]) -> dict[str, Spread]:
-    """Figure by figure, in the order in which they first appear; a run that lacks one does not count for it."""
+def by_figure(runs: Sequence[Figures]) -> dict[str, list[float]]:
+    """In the order in which they first appear; a run that lacks one does not count for it."""
     names = dict.fromkeys(name for run in runs for name in run)
-    return {name: Spread.of([run[name] for run in runs if name in run]) for name in names}
+    return {name: [run[name] for run in runs if name in run] for name in names}
 
 
 def median_of(name: str) -> Callable[[Spreads], float | None]:
@@ -55,26 +53,23 @@ def most_of(name: str) -> Callable[[Spreads], float | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget(Generic[M_contra]):
+class Budget:
     """`at_most` or `at_least`; `measured` finds the figure in what was measured, None when it was not."""
 
     name: str
     unit: str
-    measured: Callable[[M_contra], float | None]
+    measured: Callable[[Spreads], float | None]
     at_most: float | None = None
     at_least: float | None = None
 
-    def judge(self, measured: M_contra) -> Verdict:
+    def judge(self, measured: Spreads) -> Verdict:
         """Met, missed or not measured."""
+        limit = f"<= {self.at_most:g}" if self.at_most is not None else f">= {self.at_least:g}"
         found = self.measured(measured)
         if found is None:
-            return Verdict(self.name, self.unit, self.limit, None, None)
+            return Verdict(self.name, self.unit, limit, None, None)
         met = (self.at_most is None or found <= self.at_most) and (self.at_least is None or found >= self.at_least)
-        return Verdict(self.name, self.unit, self.limit, found, met)
-
-    @property
-    def limit(self) -> str:
-        return f"<= {self.at_most:g}" if self.at_most is not None else f">= {self.at_least:g}"
+        return Verdict(self.name, self.unit, limit, found, met)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ class Verdict:
 
     def __str__(self) -> str:
         word = {None: "not measured", True: "met", False: "MISSED"}[self.met]
-        return f"{self.name:<44}{self.limit:>10}{cell(self.measured):>12} {self.unit:<9} {word}"
+        return f"{self.name:<50}{self.limit:>10}{cell(self.measured):>12} {self.unit:<9} {word}"
 
 
 def cell(figure: float | None) -> str:

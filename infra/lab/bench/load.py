@@ -10,15 +10,12 @@ from aiokafka import TopicPartition
 
 from infra.lab.bench.bare import new_consumer, new_producer
 from infra.lab.bench.http_client import Caller, Response
+from infra.lab.bench.runner import Unmeasured
 from shared.clock import Clock
 
 DEADLINE_SECONDS = 120.0
 """A measurement that takes longer has lost something."""
 POLL_MS = 100
-
-
-class LoadFailed(Exception):
-    """Something was refused, lost or answered twice: the figures would mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Burst:
 
 
 async def call_in_loop(url: str, bodies: Sequence[bytes], in_flight: int, clock: Clock) -> Burst:
-    """Post every body once, `in_flight` at a time, each caller on a connection of its own. Raises LoadFailed."""
+    """Post every body once, `in_flight` at a time, each caller on a connection of its own. Raises Unmeasured."""
     callers = [Caller(url, clock) for _ in range(in_flight)]
     todo = iter(bodies)
     responses: list[Response] = []
@@ -45,7 +42,7 @@ async def call_in_loop(url: str, bodies: Sequence[bytes], in_flight: int, clock:
         for body in todo:
             response = await caller.call(body)
             if response.status != 200:
-                raise LoadFailed(f"{url} answered {response.status}: {response.body[:300].decode(errors='replace')}")
+                raise Unmeasured(f"{url} answered {response.status}: {response.body[:300].decode(errors='replace')}")
             responses.append(response)
 
     began = clock.monotonic()
@@ -54,7 +51,7 @@ async def call_in_loop(url: str, bodies: Sequence[bytes], in_flight: int, clock:
             for caller in callers:
                 group.create_task(loop(caller))
     except TimeoutError as error:
-        raise LoadFailed(f"{len(responses)} of {len(bodies)} calls were answered after {DEADLINE_SECONDS:.0f} s") from error
+        raise Unmeasured(f"{len(responses)} of {len(bodies)} calls were answered after {DEADLINE_SECONDS:.0f} s") from error
     finally:
         for caller in callers:
             caller.close()
@@ -76,7 +73,7 @@ class QueueTarget:
 async def queue_burst(servers: str, target: QueueTarget, values: Sequence[bytes], clock: Clock) -> Burst:
     """Produce all jobs as fast as Kafka takes them and wait for as many results; from the first send to the last result.
 
-    Raises LoadFailed: a result that is not accepted, or fewer results than jobs.
+    Raises Unmeasured: a result that is not accepted, or fewer results than jobs.
     """
     consumer, producer = new_consumer(servers, None, "latest"), new_producer(servers)
     await consumer.start()
@@ -94,7 +91,7 @@ async def queue_burst(servers: str, target: QueueTarget, values: Sequence[bytes]
                     for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                         seen += sum(_accepted(target, record.value or b"") for record in records)
         except TimeoutError as error:
-            raise LoadFailed(f"{seen} of {len(values)} results after {DEADLINE_SECONDS:.0f} s") from error
+            raise Unmeasured(f"{seen} of {len(values)} results after {DEADLINE_SECONDS:.0f} s") from error
         return Burst(seen, clock.monotonic() - began)
     finally:
         await producer.stop()
@@ -103,5 +100,5 @@ async def queue_burst(servers: str, target: QueueTarget, values: Sequence[bytes]
 
 def _accepted(target: QueueTarget, value: bytes) -> int:
     if not target.accepts(value):
-        raise LoadFailed(f"a job did not succeed: {value[:300].decode(errors='replace')}")
+        raise Unmeasured(f"a job did not succeed: {value[:300].decode(errors='replace')}")
     return 1

@@ -1,15 +1,21 @@
-"""Facts without which a figure means nothing: when, machine, versions, commit."""
+"""Facts without which a figure means nothing: when, machine, versions, commit; and what processes have used."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from infra.lab.bench.figures import MIB
+from infra.native.processes import cpu_seconds
 from shared.clock import SystemClock
 
 PACKAGES = ("aiokafka", "pydantic", "uvicorn", "uvloop", "aiohttp", "starlette")
@@ -21,7 +27,7 @@ def facts() -> dict[str, Any]:
         "date": datetime.fromtimestamp(SystemClock().wall(), UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_mb": _memory_mb(),
+        "memory_mb": psutil.virtual_memory().total // MIB,
         "load_before": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -39,13 +45,6 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _memory_mb() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (ValueError, OSError):
-        return 0
-
-
 def _git(*arguments: str) -> str:
     root = Path(__file__).parents[3]
     try:
@@ -53,3 +52,34 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
+
+
+def resident_bytes(pid: int | None) -> int:
+    """0 of a process that is not there."""
+    try:
+        return int(psutil.Process(pid or -1).memory_info().rss)
+    except (psutil.Error, ValueError):
+        return 0
+
+
+def cpu_since(pids: Mapping[str, int | None]) -> Callable[[], dict[str, float]]:
+    """From now on: CPU seconds of each until it is asked."""
+    before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    return lambda: {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+
+
+def with_children(pids: Mapping[str, int]) -> dict[str, int]:
+    """And what they have started: Postgres serves each connection by a process."""
+    found = dict(pids)
+    for name, pid in pids.items():
+        with suppress(psutil.Error):
+            found |= {f"{name}-{child.pid}": child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return found
+
+
+def pause(pids: Iterable[int], *, paused: bool) -> None:
+    """SIGSTOP or SIGCONT; one that has ended is left out."""
+    for pid in pids:
+        with suppress(psutil.Error, ValueError):
+            process = psutil.Process(pid or -1)
+            process.suspend() if paused else process.resume()

@@ -1,4 +1,4 @@
-"""`python -m infra.lab.bench.patterns`: every pattern that takes a bare prompt, on a model of this machine, and what it costs.
+"""Every pattern that takes a bare prompt, on a model of this machine, and what it costs.
 
     calls, tokens, seconds, critical path   medians over the prompts, of each job's tree
     right                                   share of prompts whose known answer the result names; beside `single`: the gain
@@ -6,7 +6,6 @@
 
 A node of the given kind is started (`embedded`: a real, very small model; `ollama`: what `make ollama` built; `simulator`: no model), and
 five services as processes on a real Kafka. A model with random weights is right by chance only: then only that all jobs end is told.
-Exit code 1 when a job does not succeed, or lasts longer than LONGEST_SECONDS.
 """
 
 from __future__ import annotations
@@ -14,23 +13,20 @@ from __future__ import annotations
 import asyncio
 import re
 import statistics
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import click
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads, most_of
-from infra.lab.bench.local import local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
-from infra.lab.bench.processes import cpu_seconds
+from infra.lab.bench.figures import Budget, Figures, most_of
+from infra.lab.bench.report import Table
+from infra.lab.bench.runner import Bench, Lab, Unmeasured, option
 from infra.native import node, ports
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
+from infra.native.processes import cpu_seconds
 from infra.native.settings import NativeSettings
 from shared.clock import SystemClock
 from shared.patterns import BUILT_IN
@@ -78,7 +74,7 @@ async def ask(session: aiohttp.ClientSession, pattern: str, question: str, model
     async with session.post("/v1/jobs", json=body) as response:
         job = await response.json()
         if "id" not in job:
-            raise click.ClickException(f"{pattern}: {job}")
+            raise Unmeasured(f"{pattern}: {job}")
     async with asyncio.timeout(LONGEST_SECONDS + 10.0):
         while (shown := await _get(session, f"/v1/jobs/{job['id']}")).get("state") != "settled":
             await _CLOCK.sleep(0.05)
@@ -107,10 +103,9 @@ async def _get(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
         return found
 
 
-async def measure(cluster: LocalCluster, model: str, questions: Sequence[str]) -> Figures:
+async def _run(cluster: LocalCluster, model: str, questions: Sequence[str]) -> Figures:
     """Every pattern, one job after the other."""
     planner = cluster.pids()["planner"]
-    assert planner is not None, "it runs"
     figures: dict[str, float] = {"failed": 0.0, "longest": 0.0}
     idle = await _idle(planner)
     began, used, events = _CLOCK.monotonic(), cpu_seconds(planner), await _events(cluster)
@@ -130,7 +125,7 @@ async def measure(cluster: LocalCluster, model: str, questions: Sequence[str]) -
     return figures
 
 
-async def _idle(process: int) -> float:
+async def _idle(process: int | None) -> float:
     """CPU seconds a second of a process that is asked for nothing."""
     began, used = _CLOCK.monotonic(), cpu_seconds(process)
     await _CLOCK.sleep(_IDLE_SECONDS)
@@ -153,42 +148,45 @@ async def _events(cluster: LocalCluster) -> float:
         return sum(float(found) for found in _EVENTS.findall(await response.text()))
 
 
-def _run(servers: str, kind: node.Kind, model: str | None, questions: Sequence[str], home: Path) -> Figures:
-    settings = NativeSettings(home=home, node=kind, node_port=ports.free_ports(1)[0])
+@contextmanager
+def _node(lab: Lab, kind: node.Kind) -> Iterator[node.ModelNode]:
+    settings = NativeSettings(home=lab.home.root, node=kind, node_port=ports.free_ports(1)[0])
     started = node.start(settings, lambda text: click.echo(f"  {text}", err=True))
     try:
-        chosen = model or started.models[0]
-        environment = started.worker_environment() | {"TUTTI_WORKER__MODELS": chosen}
-        with local_cluster("patterns", servers, nodes=[environment]) as cluster:
-            return asyncio.run(measure(cluster, chosen, questions))
+        yield started
     finally:
         if started.daemon is not None:
             started.daemon.stop(node.STOP_SECONDS)
 
 
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("jobs that did not succeed", "jobs", most_of("failed"), at_most=0.0),
-    Budget("longest job", "s", most_of("longest"), at_most=LONGEST_SECONDS),
-)
-
-
-@click.command(context_settings={"show_default": True})
-@bench_options("Of the whole.")
-@click.option("--node", "kind", type=click.Choice(["embedded", "ollama", "simulator"]), default="embedded", help="Where the model is.")
-@click.option("--model", help="Its name there.  [default: the first]")
-@click.option("--questions", type=click.IntRange(1, len(QUESTIONS)), default=len(QUESTIONS), help="So many of them.")
-def main(*, repeats: int, servers: str | None, json_file: Path | None, kind: node.Kind, model: str | None, questions: int) -> None:
+def measure(lab: Lab, repeat: int, *, kind: node.Kind, model: str | None, questions: int) -> Figures:
     """Every pattern on a model of this machine, and what it costs."""
-    facts, asked = machine.facts(), list(QUESTIONS)[:questions]
-    try:
-        with started_broker(servers) as at, tempfile.TemporaryDirectory(prefix="tutti-node-") as home:
-            runs = [_run(at, kind, model, asked, Path(home)) for _ in range(repeats)]
-    except NativeError as error:
-        raise click.ClickException(str(error)) from error
-    said = "no model answers: the node is simulated" if kind == "simulator" else f"a real model on the {kind} node"
-    options = {"node": kind, "model": model or "the first", "questions": questions, "repeats": repeats}
-    Outcome("patterns", said, facts, options, runs, BUDGETS).end(json_file)
+    started = lab.kept(_node, lab, kind)
+    chosen = model or started.models[0]
+    lab.simulated = "no model answers: the node is simulated" if started.simulated else f"a real model: {started.about}"
+    with lab.cluster("patterns", nodes=[started.worker_environment() | {"TUTTI_WORKER__MODELS": chosen}]) as cluster:
+        return lab.run(_run(cluster, chosen, list(QUESTIONS)[:questions]))
 
 
-if __name__ == "__main__":
-    main()
+def _place(name: str) -> tuple[str, str] | None:
+    pattern, dot, figure = name.partition(".")
+    return (pattern, figure) if dot and pattern in names() else None
+
+
+BENCH = Bench(
+    measure,
+    "",
+    (
+        Budget("jobs that did not succeed", "jobs", most_of("failed"), at_most=0.0),
+        Budget("longest job", "s", most_of("longest"), at_most=LONGEST_SECONDS),
+    ),
+    (
+        click.Option(
+            ["--node", "kind"], type=click.Choice(["embedded", "ollama", "simulator"]), default="embedded", help="Where the model is."
+        ),
+        option("model", None, "Its name there.  [default: the first]"),
+        option("questions", len(QUESTIONS), "So many of them.", type=click.IntRange(1, len(QUESTIONS))),
+    ),
+    quick={"kind": "simulator", "questions": 1},
+    tables=(Table(_place),),
+)

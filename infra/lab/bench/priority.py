@@ -1,4 +1,4 @@
-"""`python -m infra.lab.bench.priority --jobs N`: what a saturated cluster does with classes and tenants.
+"""What a saturated cluster does with classes and tenants.
 
 Services as processes on a real Kafka; one simulated node (no model: said in every report) of 4 slots (`backlog`: 64) that takes
 `--slot-ms` a call. On a machine that is busy with other things a longer slot keeps the node, not the processors, the narrowest place.
@@ -13,41 +13,28 @@ Services as processes on a real Kafka; one simulated node (no model: said in eve
                 tenant's part of the capacity.
     starvation  interactive jobs arrive twice as fast as they can be served, for good. What batch still gets.
 
-Each scenario on a cluster of its own, on one broker; medians of repeats; JSON.
+Each scenario on a cluster of its own.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from itertools import chain, pairwise
-from pathlib import Path
+from itertools import pairwise
 from random import Random
 from typing import Any
 
 import click
-import uvloop
 
-from infra.lab.bench import machine
-from infra.lab.bench.arrivals import Jobs, Traffic, connected, jain
-from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, percentile
-from infra.lab.bench.local import local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
+from infra.lab.bench.arrivals import Traffic, connected, jain, jobs, steady
+from infra.lab.bench.figures import MS, Budget, Figures, median_of, percentile
+from infra.lab.bench.runner import Bench, Lab, option, shortly
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
 SLOTS, MANY_SLOTS = 4, 64
-TOKENS = 5
-MODEL = "steady"
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("interactive beyond one slot time, p99", "ms", median_of("wait.beyond_slot_p99_ms"), at_most=60.0),
-    Budget("first job behind another tenant's backlog", "s", median_of("hidden.first_seconds"), at_most=2.0),
-    Budget("Jain over ten tenants' whole backlog", "", median_of("backlog.jain"), at_least=0.95),
-)
 TENANTS = 10
 BACKLOG = 20_000
 UNIT_SLOTS = 30
@@ -57,7 +44,6 @@ WARM_UP = 20
 SETTLING, ALONE, BESIDE, STARVED, BURST, LONGEST = 60, 200, 600, 900, 400, 2_400
 """Lengths in slot times: 200 of 50 ms are 10 s."""
 _CLOCK = SystemClock()
-_MS = 1_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +75,6 @@ class Stage:
         await self.traffic.listen(self.slots(SETTLING))
 
 
-def node(slot_seconds: float, slots: int) -> tuple[str, ...]:
-    """Options of the simulated node."""
-    model = {"name": MODEL, "bytes_per_context_token": 0, "decode_tokens_per_second": TOKENS / slot_seconds}
-    values = {"num_parallel": slots, "decode_sharing": 0, "jitter": 0, "answer_tokens": [TOKENS, TOKENS], "models": [model]}
-    return ("--profile", "instant", *chain.from_iterable(("--set", f"{name}={json.dumps(value)}") for name, value in values.items()))
-
-
-def jobs(count: int, priority_class: PriorityClass, tenant: str = "default", size_bytes: int = 0) -> Jobs:
-    """So many equal jobs, with ids that tell class, tenant and number, whose prompts have so many bytes more than their ids."""
-    names = (f"{priority_class.value}:{tenant}:{number}" for number in range(count))
-    more = " much" * (size_bytes // 5)
-    return [(priority_class, name, _body(name, tenant, more)) for name in names]
-
-
-def _body(name: str, tenant: str, more: str) -> bytes:
-    body = {"id": name, "tenant": tenant, "prompt": name + more, "model": MODEL, "options": {"max_tokens": TOKENS}}
-    return json.dumps(body).encode()
-
-
 async def wait(stage: Stage) -> Figures:
     """Interactive beside a long batch queue."""
     traffic, rate = stage.traffic, stage.capacity / 10
@@ -125,10 +92,10 @@ async def wait(stage: Stage) -> Figures:
     await stage.until("interactive", len(urgent))
     beyond = [latency - 2 * stage.slot_seconds for latency in traffic.latencies("interactive")[WARM_UP:]]
     return {
-        "idle_p50_ms": percentile(idle, 0.5) * _MS,
+        "idle_p50_ms": percentile(idle, 0.5) * MS,
         "interactive_per_second": interactive,
-        "beyond_slot_p50_ms": percentile(beyond, 0.5) * _MS,
-        "beyond_slot_p99_ms": percentile(beyond, 0.99) * _MS,
+        "beyond_slot_p50_ms": percentile(beyond, 0.5) * MS,
+        "beyond_slot_p99_ms": percentile(beyond, 0.99) * MS,
         "batch_alone_per_second": alone,
         "batch_beside_per_second": beside,
         "capacity_lost": 1.0 - (beside + interactive) / alone,
@@ -211,64 +178,44 @@ SCENARIOS: Mapping[str, tuple[Scenario, int]] = {
 """What is done, and slots of the node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The options of a run."""
-
-    chosen: tuple[str, ...]
-    slot_seconds: float
-    size: int
-    size_bytes: int
-
-    def run(self, servers: str, seed: int) -> Figures:
-        """Each scenario once; figures carry its name."""
-        found: dict[str, float] = {}
-        for name in self.chosen:
-            scenario, slots = SCENARIOS[name]
-            environment, simulator = {"TUTTI_WORKER__SLOTS": str(slots)}, node(self.slot_seconds, slots)
-            with local_cluster("priority", servers, simulator=simulator, environment=environment) as cluster:
-                figures = uvloop.run(self._measure(cluster, scenario, seed))
-            click.echo(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True)
-            found |= {f"{name}.{key}": value for key, value in figures.items()}
-        return found
-
-    async def _measure(self, cluster: LocalCluster, scenario: Scenario, seed: int) -> Figures:
-        async with connected(cluster, _CLOCK) as traffic:
-            return await scenario(Stage(traffic, self.slot_seconds, self.size, Random(seed), self.size_bytes))
+async def _run(cluster: LocalCluster, scenario: Scenario, *sizes: Any) -> Figures:
+    async with connected(cluster, _CLOCK) as traffic:
+        return await scenario(Stage(traffic, *sizes))
 
 
-@click.command(context_settings={"show_default": True})
-@click.option(
-    "--jobs", "size", type=click.IntRange(500), default=100_000, help="Queued batch jobs (wait), jobs of the large tenant (hidden)."
-)
-@click.option("--bytes", "size_bytes", type=click.IntRange(0, 200_000), default=0, help="More than a few words, of each of these (hidden).")
-@click.option("--slot-ms", type=click.FloatRange(10), default=50.0, help="What the simulated node takes for a call.")
-@click.option("--scenario", "chosen", type=click.Choice(list(SCENARIOS)), multiple=True, help="Only these.")
-@click.option("--seed", default=1, help="Of arrivals; the next repeat's is one higher.")
-@click.option("--strict", is_flag=True, help="A missed budget is a failure.")
-@bench_options("Of each scenario.")
-def main(
-    *,
-    size: int,
-    size_bytes: int,
-    slot_ms: float,
-    chosen: tuple[str, ...],
-    seed: int,
-    strict: bool,
-    repeats: int,
-    servers: str | None,
-    json_file: Path | None,
-) -> None:
+def measure(lab: Lab, repeat: int, *, size: int, size_bytes: int, slot_ms: float, chosen: tuple[str, ...], seed: int) -> Figures:
     """Classes and tenants on a saturated cluster."""
-    facts, wanted = machine.facts(), Wanted(chosen or tuple(SCENARIOS), slot_ms / _MS, size, size_bytes)
-    try:
-        with started_broker(servers) as kafka:
-            runs = [wanted.run(kafka, seed + repeat) for repeat in range(repeats)]
-    except NativeError as error:
-        raise click.ClickException(str(error)) from error
-    options = {"jobs": size, "bytes": size_bytes, "slot_ms": slot_ms, "scenarios": list(wanted.chosen), "seed": seed, "repeats": repeats}
-    Outcome("priority", "the node is simulated, no model", facts, options, runs, BUDGETS).end(json_file, strict=strict)
+    found: dict[str, float] = {}
+    for name in chosen or SCENARIOS:
+        scenario, slots = SCENARIOS[name]
+        slot_seconds = slot_ms / MS
+        options = {"simulator": steady(slot_seconds, slots), "environment": {"TUTTI_WORKER__SLOTS": str(slots)}}
+        with lab.cluster("priority", **options) as cluster:
+            figures = lab.run(_run(cluster, scenario, slot_seconds, size, Random(seed + repeat), size_bytes))
+        click.echo(f"  {name}: {shortly(figures)}", err=True)
+        found |= {f"{name}.{key}": value for key, value in figures.items()}
+    return found
 
 
-if __name__ == "__main__":
-    main()
+BENCH = Bench(
+    measure,
+    "the node is simulated, no model",
+    (
+        Budget("interactive beyond one slot time, p99", "ms", median_of("wait.beyond_slot_p99_ms"), at_most=60.0),
+        Budget("first job behind another tenant's backlog", "s", median_of("hidden.first_seconds"), at_most=2.0),
+        Budget("Jain over ten tenants' whole backlog", "", median_of("backlog.jain"), at_least=0.95),
+    ),
+    (
+        click.Option(
+            ["--jobs", "size"], type=click.IntRange(500), default=100_000, help="Queued batch jobs (wait), the large tenant's (hidden)."
+        ),
+        click.Option(
+            ["--bytes", "size_bytes"], type=click.IntRange(0, 200_000), default=0, help="More than a few words, of each (hidden)."
+        ),
+        option("slot-ms", 50.0, "What the simulated node takes for a call.", type=click.FloatRange(10)),
+        click.Option(["--scenario", "chosen"], type=click.Choice(list(SCENARIOS)), multiple=True, help="Only these."),
+        option("seed", 1, "Of arrivals; the next run's is one higher."),
+    ),
+    quick={"size": 500, "slot_ms": 10.0, "chosen": ("hidden",)},
+    strict=False,
+)

@@ -1,43 +1,32 @@
-"""`python -m infra.lab.bench.recovery --jobs N`: a planner with N live jobs is killed -9; how soon does the next one have them?
+"""A planner with N live jobs is killed -9; how soon does the next one have them?
 
 Each job is a chain of two steps. The first is answered (in-process backend, no model: simulated); the second asks for a model that no node
-has, so that every job stays live in the middle of its history. Then SIGKILL, and a new planner at once; again and again on one cluster.
-Measured, medians of repeats:
+has, so that every job stays live in the middle of its history. Then SIGKILL, and a new planner at once; all runs on one cluster.
 
     take-over   from its first PlannerStarted in the log to "ready" (every partition replayed and driven on)
     away        from the kill to "ready": Kafka's session timeout is in it (5 s), which a planner cannot shorten
-
-Exit code 1 when a step that history holds was asked for again, when a job was lost, or when the median take-over exceeds the budget.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import click
-import uvloop
 
-from infra.lab.bench import machine
 from infra.lab.bench.bare import new_producer
-from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of
-from infra.lab.bench.local import IN_PROCESS, local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
+from infra.lab.bench.figures import MS, Budget, Figures, median_of, most_of
+from infra.lab.bench.runner import IN_PROCESS, Bench, Lab, Unmeasured, option
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import EVENT, JobAccepted, JobSettled, PlannerStarted, StepAnswered, StepAsked, facts_of
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Consumer, Record, TopicPartition
 
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("take-over, median", "s", median_of("takeover_seconds"), at_most=3.0),
-    Budget("steps asked again, in any run", "steps", most_of("asked_again"), at_most=0.0),
-    Budget("jobs lost, in any run", "jobs", most_of("lost"), at_most=0.0),
-)
 FILL_SECONDS = 240.0
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -88,6 +77,7 @@ async def _read_on(consumer: Consumer, history: History) -> None:
 
 async def _fill(cluster: LocalCluster, jobs: int, consumer: Consumer) -> History:
     """Queue the jobs; return when all have asked for their second step."""
+    consumer.assign([TopicPartition(cluster.topics.job_events, n) for n in range(cluster.topics.settings.home_partitions)])
     producer = new_producer(cluster.servers)
     await producer.start()
     try:
@@ -98,26 +88,9 @@ async def _fill(cluster: LocalCluster, jobs: int, consumer: Consumer) -> History
     history, until = History(), _CLOCK.monotonic() + FILL_SECONDS
     while len(history.asked) < 2 * jobs:
         if _CLOCK.monotonic() > until:
-            raise click.ClickException(f"only {history.answered} of {jobs} first steps were answered:\n{cluster.log_ends(5)}")
+            raise Unmeasured(f"only {history.answered} of {jobs} first steps were answered:\n{cluster.log_ends(5)}")
         await _read_on(consumer, history)
     return history
-
-
-async def measure(cluster: LocalCluster, jobs: int, repeats: int) -> list[Figures]:
-    """Kill the planner `repeats` times. The jobs stay live throughout."""
-    log = AioLog(cluster.servers, _CLOCK)
-    consumer = await log.consumer(client_id="recovery-bench", reset="earliest")
-    found: list[Figures] = []
-    try:
-        consumer.assign([TopicPartition(cluster.topics.job_events, n) for n in range(cluster.topics.settings.home_partitions)])
-        history = await _fill(cluster, jobs, consumer)
-        for _ in range(repeats):
-            found.append(await _kill_once(cluster, consumer, history))
-            click.echo("  " + ", ".join(f"{name} {value:.4g}" for name, value in found[-1].items()), err=True)
-    finally:
-        await consumer.close()
-        await log.close()
-    return found
 
 
 async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History) -> Figures:
@@ -129,10 +102,10 @@ async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History
     killed = _CLOCK.monotonic()
     planner.start()
     planner.await_ready(READY_SECONDS)
-    away, ready_ms = _CLOCK.monotonic() - killed, _CLOCK.wall() * 1000
+    away, ready_ms = _CLOCK.monotonic() - killed, _CLOCK.wall() * MS
     await _read_on(consumer, history)
     return {
-        "takeover_seconds": (ready_ms - min(history.started_ms)) / 1000,
+        "takeover_seconds": (ready_ms - min(history.started_ms)) / MS,
         "away_seconds": away,
         "live_jobs": history.accepted - history.settled,
         "asked_again": sum(history.asked.values()) - asked_before,
@@ -140,21 +113,32 @@ async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History
     }
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--jobs", type=click.IntRange(1), default=10_000, help="Live when the planner is killed.")
-@bench_options("Kills, on one cluster.")
-def main(*, jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
+@contextmanager
+def _filled(lab: Lab, jobs: int) -> Iterator[tuple[LocalCluster, Consumer, History]]:
+    """The jobs stay live throughout."""
+    with lab.cluster("recovery", nodes=[IN_PROCESS], environment={"TUTTI_PLANNER__LIVE_JOBS": str(jobs)}) as cluster:
+        log = AioLog(cluster.servers, _CLOCK)
+        consumer = lab.run(log.consumer(client_id="recovery-bench", reset="earliest"))
+        try:
+            yield cluster, consumer, lab.run(_fill(cluster, jobs, consumer))
+        finally:
+            lab.run(consumer.close())
+            lab.run(log.close())
+
+
+def measure(lab: Lab, repeat: int, *, jobs: int) -> Figures:
     """Recovery of a planner with JOBS live jobs."""
-    facts = machine.facts()
-    environment = {"TUTTI_PLANNER__LIVE_JOBS": str(jobs)}
-    try:
-        with started_broker(servers) as kafka, local_cluster("recovery", kafka, nodes=[IN_PROCESS], environment=environment) as cluster:
-            runs = uvloop.run(measure(cluster, jobs, repeats))
-    except NativeError as error:
-        raise click.ClickException(str(error)) from error
-    simulated = "the first step's answers are simulated (in-process backend, no model)"
-    Outcome("recovery", simulated, facts, {"jobs": jobs, "repeats": repeats}, runs, BUDGETS).end(json_file)
+    return lab.run(_kill_once(*lab.kept(_filled, lab, jobs)))
 
 
-if __name__ == "__main__":
-    main()
+BENCH = Bench(
+    measure,
+    "the first step's answers are simulated (in-process backend, no model)",
+    (
+        Budget("take-over, median", "s", median_of("takeover_seconds"), at_most=3.0),
+        Budget("steps asked again, in any run", "steps", most_of("asked_again"), at_most=0.0),
+        Budget("jobs lost, in any run", "jobs", most_of("lost"), at_most=0.0),
+    ),
+    (option("jobs", 10_000, "Live when the planner is killed.", type=click.IntRange(1)),),
+    quick={"jobs": 200},
+)

@@ -1,4 +1,4 @@
-"""`python -m infra.lab.bench.sink --jobs N`: how many events a second the sink folds and stores.
+"""How many events a second the sink folds and stores.
 
 A history of N jobs (accepted with its ask, claimed, settled with its answer) lies in `job-events` of a real Kafka; then one sink begins.
 Measured is from its first commit to its last. `events_per_cpu_s` is of the sink's process alone: what one core would do beside a store
@@ -9,25 +9,19 @@ that keeps up. The store is a `mongod` on the PATH, else SecantusDB, a stand-in 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 import click
-import uvloop
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of
-from infra.lab.bench.local import started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
-from infra.lab.bench.processes import cpu_seconds, resident_bytes
+from infra.lab.bench.figures import MIB, Budget, Figures, median_of, most_of
+from infra.lab.bench.machine import resident_bytes
+from infra.lab.bench.runner import NO_SERVICE, Bench, Lab, option
 from infra.native import ports
-from infra.native.errors import NativeError
+from infra.native.cluster import LocalCluster
 from infra.native.mongo import MongoServer
-from infra.native.paths import StackHome
+from infra.native.processes import cpu_seconds, started
 from infra.native.services import ServiceProcess
-from infra.native.topics import delete_topics, ensure_topics
 from shared.clock import SystemClock
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId, PriorityClass, StepId
@@ -42,14 +36,9 @@ from shared.contracts.usage import Timings, Usage
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message, TopicPartition
 from shared.services import group_of
-from shared.topics import Topics, TopicSettings
+from shared.topics import Topics
 
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("events folded and stored", "1/s of the sink's CPU", median_of("events_per_cpu_s"), at_least=5_000.0),
-    Budget("not stored, in any run", "events", most_of("missing"), at_most=0.0),
-)
 PATIENCE_SECONDS = 300.0
-_EVENTS_A_JOB = 3
 _BATCH = 300
 _CLOCK = SystemClock()
 _USAGE = Usage(calls=1, prompt_tokens=400, completion_tokens=150, cost=0.0011)
@@ -122,7 +111,7 @@ async def _watch(log: AioLog, topics: Topics, sink: ServiceProcess, ends: dict[T
         found = await admin.group_offsets(group)
         now = sum(found.get(tp, 0) for tp in ends)
         if now > done:
-            done, last = now, (_CLOCK.wall(), cpu_seconds(sink.daemon.pid() or 0))
+            done, last = now, (_CLOCK.wall(), cpu_seconds(sink.daemon.pid()))
             first = first or (*last, done)
     await admin.close()
     assert first is not None, "nothing was stored"
@@ -131,67 +120,49 @@ async def _watch(log: AioLog, topics: Topics, sink: ServiceProcess, ends: dict[T
         "events_per_s": round(stored / max(seconds, 1e-3)),
         "events_per_cpu_s": round(stored / max(cpu, 1e-3)),
         "cpu_share": round(cpu / max(seconds, 1e-3), 2),
-        "resident_mib": round(resident_bytes(sink.daemon.pid() or 0) / 2**20),
+        "resident_mib": round(resident_bytes(sink.daemon.pid()) / MIB),
         "missing": sum(ends.values()) - done,
     }
 
 
-@contextmanager
-def _store(url: str | None, home: StackHome) -> Iterator[tuple[str, str]]:
-    """(address, what it is)"""
-    if url is not None:
-        yield url, "the store that --store names"
-        return
-    server = MongoServer(home, ports.free_ports(1)[0], dies_with_parent=True)
-    server.start()
+async def _run(cluster: LocalCluster, jobs: int) -> Figures:
+    log, sink = AioLog(cluster.servers, _CLOCK), cluster.services["sink"]
     try:
-        yield server.url, server.about
-    finally:
-        server.stop()
-
-
-async def _run(servers: str, store: str, home: StackHome, jobs: int, repeat: int) -> Figures:
-    name = f"bench-sink-{os.getpid()}-{repeat}"
-    topics = Topics(TopicSettings(prefix=f"{name}-"))
-    environment = {
-        "TUTTI_KAFKA_SERVERS": servers, "TUTTI_TOPICS__PREFIX": topics.settings.prefix, "TUTTI_LOG_LEVEL": "warning",
-        "TUTTI_SINK__STORE": store, "TUTTI_SINK__DATABASE": name, "TUTTI_SINK__COMMIT_SECONDS": "0.1",
-    }  # fmt: skip
-    log, sink = AioLog(servers, _CLOCK), ServiceProcess("sink", home, ports.free_ports(1)[0], environment, dies_with_parent=True)
-    try:
-        ends = await _fill(log, topics, jobs)
+        sink.stop()
+        ends = await _fill(log, cluster.topics, jobs)
         sink.start()
-        return await _watch(log, topics, sink, ends)
+        return await _watch(log, cluster.topics, sink, ends)
     finally:
-        sink.stop(10.0)
         await log.close()
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--jobs", type=click.IntRange(min=600), default=30_000, help=f"Of {_EVENTS_A_JOB} events each.")
-@click.option("--store", "url", metavar="URL", help="Use this server of MongoDB's protocol instead of starting one.")
-@bench_options("Of everything.")
-def main(*, jobs: int, url: str | None, repeats: int, servers: str | None, json_file: Path | None) -> None:
+def _mongo(lab: Lab) -> AbstractContextManager[MongoServer]:
+    return started(MongoServer(lab.home, ports.free_ports(1)[0], dies_with_parent=True))
+
+
+def measure(lab: Lab, repeat: int, *, jobs: int, store: str | None) -> Figures:
     """Measure how fast the sink is."""
-    facts, runs, about = machine.facts(), list[Figures](), ""
-    try:
-        with tempfile.TemporaryDirectory(prefix="tutti-sink-") as made, started_broker(servers) as kafka:
-            home = StackHome(Path(made))
-            with _store(url, home) as (store, about):
-                for repeat in range(repeats):
-                    topics = Topics(TopicSettings(prefix=f"bench-sink-{os.getpid()}-{repeat}-"))
-                    ensure_topics(kafka, topics)
-                    try:
-                        runs.append(uvloop.run(_run(kafka, store, home, jobs, repeat)))
-                    finally:
-                        delete_topics(kafka, topics)
-                    click.echo("  " + ", ".join(f"{name} {value:g}" for name, value in runs[-1].items()), err=True)
-    except NativeError as error:
-        raise click.ClickException(error.message) from error
-    Outcome("sink", f"the store is {about}; the history is made up", facts, {"jobs": jobs, "repeats": repeats}, runs, BUDGETS).end(
-        json_file
-    )
+    about, url = ("the one that --store names", store) if store else ((own := lab.kept(_mongo, lab)).about, own.url)
+    lab.simulated = f"the store is {about}; the history is made up"
+    environment = {
+        "TUTTI_SINK__STORE": url,
+        "TUTTI_SINK__DATABASE": f"bench-sink-{os.getpid()}-{repeat}",
+        "TUTTI_SINK__COMMIT_SECONDS": "0.1",
+    }
+    with lab.cluster("sink", workers=0, copies={**NO_SERVICE, "sink": 1}, environment=environment) as cluster:
+        return lab.run(_run(cluster, jobs))
 
 
-if __name__ == "__main__":
-    main()
+BENCH = Bench(
+    measure,
+    "",
+    (
+        Budget("events folded and stored", "1/s of the sink's CPU", median_of("events_per_cpu_s"), at_least=5_000.0),
+        Budget("not stored, in any run", "events", most_of("missing"), at_most=0.0),
+    ),
+    (
+        option("jobs", 30_000, "Of three events each.", type=click.IntRange(600)),
+        option("store", None, "Use this server of MongoDB's protocol instead of starting one.", metavar="URL"),
+    ),
+    quick={"jobs": 12_000},
+)

@@ -1,7 +1,7 @@
-"""`python -m infra.lab.bench.sizing`: what a fleet of so many nodes costs each service that looks at it, and each choice among them.
+"""What a fleet of so many nodes costs each service that looks at it, and each choice among them.
 
 The nodes are simulated: one process registers them and tells their credits once a second, as so many workers would; services and Kafka are
-real. CPU is read from /proc at both ends of MEASURED_SECONDS in which nothing is asked, less what it is without the fleet.
+real. CPU is read at both ends of `--seconds` in which nothing is asked, less what it is without the fleet.
 A choice is timed in this process, by the code that planners and routers use.
 """
 
@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from random import Random
 from time import process_time
 
 import click
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads
-from infra.lab.bench.local import IN_PROCESS, local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome, bench_options
-from infra.lab.bench.processes import CpuMark, resident_bytes
+from infra.lab.bench.figures import MS, Figures
+from infra.lab.bench.machine import cpu_since, resident_bytes
+from infra.lab.bench.runner import IN_PROCESS, Bench, Lab, option
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
 from shared.clock import Clock, SystemClock
 from shared.contracts.credits import Credits
 from shared.contracts.headers import envelope
@@ -37,14 +32,11 @@ from shared.placement.ledger import NodeCredit
 from shared.placement.policies.port import Moment
 from shared.topics import Topics
 
-SETTLE_SECONDS = 15.0
-MEASURED_SECONDS = 20.0
 CREDITS_SECONDS = 1.0
 """As workers tell them."""
 CHOICES = 2_000
 _MODELS = ("small:1b", "middle:8b", "large:70b")
 _PARTY = "router-of-the-lab"
-BUDGETS: tuple[Budget[Spreads], ...] = ()
 
 
 class Fleet:
@@ -110,15 +102,29 @@ def choice_seconds(count: int) -> tuple[float, float]:
     return alone + (process_time() - chosen) / (CHOICES // 10), alone
 
 
-def _run(servers: str, counts: Sequence[int], clock: Clock) -> Figures:
+async def _used(cluster: LocalCluster, count: int, settle: float, seconds: float) -> dict[str, float]:
+    """Milliseconds of CPU a second by service, while so many nodes tell of themselves."""
+    clock = SystemClock()
+    telling = asyncio.create_task(Fleet(count, cluster.topics, clock).tell(cluster.servers, settle + seconds))
+    await clock.sleep(settle)
+    used, since = cpu_since(cluster.pids()), clock.monotonic()
+    await clock.sleep(seconds)
+    found, took = used(), clock.monotonic() - since
+    telling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await telling
+    return {name: MS * value / took for name, value in found.items()}
+
+
+def measure(lab: Lab, repeat: int, *, counts: tuple[int, ...], settle: float, seconds: float) -> Figures:
+    """What a fleet costs the services that look at it."""
     found: dict[str, float] = {}
-    with local_cluster("sizing", servers, nodes=[IN_PROCESS], counts={"work_partitions": max(counts) + 1}) as cluster:
-        bare = _used(cluster, 0, clock)
+    with lab.cluster("sizing", nodes=[IN_PROCESS], counts={"work_partitions": max(counts) + 1}) as cluster:
+        bare = lab.run(_used(cluster, 0, settle, seconds))
         for count in counts:
-            used = _used(cluster, count, clock)
-            for name, value in used.items():
-                found[f"{name}, ms of CPU a second for {count} nodes"] = value - bare[name]
-            found |= {f"{name}, MB with {count} nodes": size for name, size in _sizes(cluster)}
+            used = lab.run(_used(cluster, count, settle, seconds))
+            found |= {f"{name}, ms of CPU a second for {count} nodes": value - bare[name] for name, value in used.items()}
+            found |= {f"{name}, MB with {count} nodes": resident_bytes(pid) / 1e6 for name, pid in cluster.pids().items()}
     for count in counts:
         whole, alone = choice_seconds(count)
         found[f"one choice among {count} nodes, us"] = 1e6 * alone
@@ -126,44 +132,13 @@ def _run(servers: str, counts: Sequence[int], clock: Clock) -> Figures:
     return found
 
 
-def _used(cluster: LocalCluster, count: int, clock: Clock) -> dict[str, float]:
-    """Milliseconds of CPU a second by service, while so many nodes tell of themselves."""
-
-    async def measure() -> dict[str, float]:
-        telling = asyncio.create_task(Fleet(count, cluster.topics, clock).tell(cluster.servers, SETTLE_SECONDS + MEASURED_SECONDS))
-        await clock.sleep(SETTLE_SECONDS)
-        pids = {name: pid for name, pid in cluster.pids().items() if pid is not None}
-        before, since = CpuMark.now(pids), clock.monotonic()
-        await clock.sleep(MEASURED_SECONDS)
-        used, seconds = CpuMark.now(pids).since(before), clock.monotonic() - since
-        telling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await telling
-        return {name: 1_000 * value / seconds for name, value in used.items()}
-
-    return asyncio.run(measure())
-
-
-def _sizes(cluster: LocalCluster) -> Iterator[tuple[str, float]]:
-    for name, pid in cluster.pids().items():
-        if pid is not None:
-            yield name, resident_bytes(pid) / 1e6
-
-
-@click.command(context_settings={"show_default": True})
-@bench_options("Of the whole.")
-@click.option("--nodes", "counts", multiple=True, default=(3, 30, 300), type=click.IntRange(1, 2_000), help="Sizes of fleets.")
-def main(*, repeats: int, servers: str | None, json_file: Path | None, counts: tuple[int, ...]) -> None:
-    """What a fleet costs the services that look at it."""
-    facts, clock = machine.facts(), SystemClock()
-    try:
-        with started_broker(servers) as reached:
-            runs = [_run(reached, counts, clock) for _ in range(repeats)]
-    except NativeError as error:
-        raise click.ClickException(str(error)) from error
-    options = {"nodes": list(counts), "measured_seconds": MEASURED_SECONDS, "repeats": repeats}
-    Outcome("sizing", "nodes are simulated; services and Kafka are real; nothing is asked", facts, options, runs, BUDGETS).end(json_file)
-
-
-if __name__ == "__main__":
-    main()
+BENCH = Bench(
+    measure,
+    "nodes are simulated; services and Kafka are real; nothing is asked",
+    options=(
+        click.Option(["--nodes", "counts"], multiple=True, default=(3, 30, 300), type=click.IntRange(1, 2_000), help="Sizes of fleets."),
+        option("settle", 15.0, "Seconds before each is looked at.", type=click.FloatRange(0)),
+        option("seconds", 20.0, "So long it is looked at.", type=click.FloatRange(1)),
+    ),
+    quick={"counts": (3,), "settle": 2.0, "seconds": 2.0},
+)

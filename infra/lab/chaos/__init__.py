@@ -1,6 +1,6 @@
 """Live chaos: a real Kafka and real processes, thousands of jobs, seeded faults; at the end the history checker judges.
 
-    python -m infra.lab.chaos --jobs 100000 --seed 7 --json chaos.json        (make chaos JOBS=100000)
+    python -m infra.lab.bench chaos --jobs 100000 --seed 7 --json chaos.json        (make chaos JOBS=100000)
 
 The model nodes are simulated; broker, services, network and signals are real. Jobs are singles, chains, some whose node fails now and then,
 some with `not_before`, most produced straight onto Kafka, some over REST; each has an id given by its sender, so that one of unknown fate
@@ -15,7 +15,7 @@ is sent again without harm.
     run        the course: load, fault after fault, drain, verify
     crashes    processes that ended by themselves, and what excuses them; pure
     figures    what each fault did to the flow of results; pure
-    report     table and JSON
+    report     table and JSON; chaos: the bench
 
 Three times are told of every kind of fault:
 

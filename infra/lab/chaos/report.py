@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from infra.lab.bench.outcome import envelope, heading
 from infra.lab.chaos.figures import ENOUGH, Struck, flow, in_flight_ended, longest_silence, rates, recoveries, results_per_second, slowest
 from infra.lab.chaos.jobs import Ledger
 from infra.lab.chaos.plan import FaultKind
@@ -20,13 +19,15 @@ SATURATED_SECONDS = 10.0
 """With more jobs in flight when a fault strikes than are sent in so long, the load was more than the cluster serves on this machine."""
 
 
-def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> dict[str, Any]:
-    """Everything, ready for JSON."""
+def document(options: Options, outcome: Outcome) -> dict[str, Any]:
+    """Everything, ready for JSON: its numbers are the bench's figures."""
     start = outcome.struck[0].at if outcome.struck else outcome.started_at
     end = outcome.struck[-1].over_at if outcome.struck else outcome.drained_at
     ledger = outcome.ledger
     return {
-        **envelope("chaos", SIMULATED, facts, asdict(options)),
+        "seed": str(options.seed),
+        "together": options.together,
+        "rate": f"{options.rate:g}",
         "cluster": {**COPIES, "worker": WORKERS, "slots_per_worker": SLOTS, "brokers": options.brokers},
         "jobs": ledger.count,
         "kept": outcome.kept,
@@ -75,8 +76,7 @@ def _fault(ledger: Ledger, one: Struck, started_at: float) -> dict[str, Any]:
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The document for people."""
     counts = found["verify"]["counts"]
-    yield from heading(found["machine"])
-    yield f"seed {found['options']['seed']}, {found['options']['rate']:g} jobs a second at most; {found['simulated']}"
+    yield f"seed {found['seed']}, {found['rate']} jobs a second at most"
     if found["saturated"]:
         yield "the load was more than this machine serves: times below hold a backlog of its own; use a lower --rate"
     yield ""
@@ -96,7 +96,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _recovery_table(found)
-    if found["options"]["together"]:
+    if found["together"]:
         yield "a short run looks on for too little time after each fault to tell when the rate is back"
     for crash in found["ended_by_themselves"]:
         yield f"{'after a long absence of the broker, ' if crash['excused'] else 'DEFECT: '}{crash['process']}: {crash['what']}"

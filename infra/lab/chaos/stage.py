@@ -11,28 +11,26 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
-from infra.lab.bench.local import own_broker
 from infra.lab.chaos import callbacks, odd
 from infra.lab.chaos.callers import Balancer
 from infra.lab.chaos.crashes import Absence, Crash
 from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER, POLICED, POLICIES
 from infra.lab.chaos.plan import Fault, FaultKind
-from infra.native import ports
 from infra.native.brokers import Brokers
 from infra.native.cluster import LocalCluster
 from infra.native.errors import MissingTool, NativeError
 from infra.native.kafka import Kafka
 from infra.native.mongo import MongoServer
-from infra.native.node import REPOSITORY
-from infra.native.paths import StackHome
+from infra.native.paths import REPOSITORY, StackHome
 from infra.native.ports import free_ports
-from infra.native.processes import Daemon, tail
+from infra.native.processes import Daemon, started, tail
 from infra.native.redis import RedisServer
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.settings import NativeSettings
@@ -40,6 +38,7 @@ from infra.native.waiting import wait_until
 from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
+Store = TypeVar("Store", MongoServer, RedisServer)
 NAMESPACE = "chaos"
 COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2, "cache": 2, "ingress": 2}
 WORKERS = 3
@@ -63,7 +62,6 @@ _NODE = {
 }
 """A simulated node: 2.5 ms a token, so that work is in flight when a fault strikes."""
 _DECLARE_SECONDS = 30.0
-_BROKER_SESSION_MS = 6_000
 _BROKER_BACK_SECONDS = 180.0
 """A killed broker reads its logs again, while everybody tries to reach it."""
 _BROKER_STOP_SECONDS = 30.0
@@ -279,8 +277,9 @@ def running(directory: Path, environment: Mapping[str, str], brokers: int = 1) -
     parameters.write_text(json.dumps(_NODE))
     tools.write_text(json.dumps(_TOOLS))  # which is YAML, too
     [hook_port] = free_ports(1)
-    own = _own_kafka(directory / "kafka", brokers), _own_store(directory), _own_cache(directory)
-    with own[0] as kafka, own[1] as store, own[2] as cache:
+    mongo = MongoServer(StackHome(directory / "store"), free_ports(1)[0], dies_with_parent=True)
+    redis = RedisServer(StackHome(directory / "redis"), free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
+    with _own_kafka(directory / "kafka", brokers) as kafka, _if_there(mongo) as store, _if_there(redis) as cache:
         cluster = LocalCluster(
             kafka.servers,
             NAMESPACE,
@@ -291,7 +290,7 @@ def running(directory: Path, environment: Mapping[str, str], brokers: int = 1) -
                 "TUTTI_WORKER__SLOTS": str(SLOTS),
                 "TUTTI_PLANNER__COMPARED_SHARE": _COMPARED_SHARE,
                 "TUTTI_SINK__STORE": store.url if store else "",
-                "TUTTI_CACHE__STORE": cache,
+                "TUTTI_CACHE__STORE": cache.url if cache else "",
                 **callbacks.environment(directory, hook_port),
                 **environment,
             },
@@ -308,29 +307,23 @@ def running(directory: Path, environment: Mapping[str, str], brokers: int = 1) -
             _stop(kafka, cluster)
 
 
-@contextmanager
-def _own_kafka(directory: Path, brokers: int) -> Iterator[Kafka | Brokers]:
-    if brokers == 1:
-        with own_broker(StackHome(directory), _BROKER_SESSION_MS) as kafka:
-            yield kafka
-        return
+def _own_kafka(directory: Path, brokers: int) -> AbstractContextManager[Kafka | Brokers]:
     cache = NativeSettings().cache_directory
-    with Brokers.beside(directory, cache, brokers, session_timeout_ms=_BROKER_SESSION_MS) as several:
-        yield several
+    return started(Kafka.beside(StackHome(directory), cache)) if brokers == 1 else Brokers.beside(directory, cache, brokers)
 
 
 @contextmanager
-def _own_store(directory: Path) -> Iterator[MongoServer | None]:
-    store = MongoServer(StackHome(directory / "store"), free_ports(1)[0], dies_with_parent=True)
+def _if_there(server: Store) -> Iterator[Store | None]:
+    """Without it the sinks count metrics alone, and caches keep nothing: equal steps wait for one another all the same."""
     try:
-        store.start()
+        server.start()
     except MissingTool:
         yield None
         return
     try:
-        yield store
+        yield server
     finally:
-        store.stop()
+        server.stop()
 
 
 def _declare(cluster: LocalCluster, tools: Path) -> None:
@@ -339,20 +332,6 @@ def _declare(cluster: LocalCluster, tools: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise NativeError(f"the tools cannot be declared: {done.stderr.strip()}")
-
-
-@contextmanager
-def _own_cache(directory: Path) -> Iterator[str]:
-    """The caches' Redis; without a redis-server they keep nothing, and equal steps wait for one another all the same."""
-    server = RedisServer(StackHome(directory / "redis"), ports.free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
-    try:
-        server.start()
-    except MissingTool:
-        yield ""
-    else:
-        yield server.url
-    finally:
-        server.stop()
 
 
 def _stop(kafka: Kafka | Brokers, cluster: LocalCluster) -> None:

@@ -18,7 +18,6 @@ from infra.native.errors import StartFailed
 from infra.native.install import Need
 from infra.native.paths import locked
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_until
 
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
 COMMAND_SECONDS = 600.0
@@ -54,15 +53,14 @@ class Engine:
         """Find or start it. Raises MissingTool or StartFailed."""
         if self._answers():
             return
-        install.require(*_NEEDS)
+        install.provide(*_NEEDS)
         if self._answers():  # a package that is installed where a system manager runs may start it
             return
         self.root.mkdir(parents=True, exist_ok=True)
         with locked(self.root / "start.lock"):
             self.environment = {**_CLASSIC, "DOCKER_HOST": f"unix://{self._socket}"}
             self._daemon.start()
-        if not wait_until(lambda: self._answers() or self._daemon.pid() is None, START_SECONDS) or self._daemon.pid() is None:
-            raise self._daemon.failure("Docker's engine does not start here")
+        self._daemon.await_ready(self._answers, START_SECONDS, "Docker's engine does not start here")
 
     def stop(self) -> None:
         """Ends what was started here, with all its containers; images and volumes stay."""

@@ -68,7 +68,7 @@ class Images:
         recipe = _digest([RELEASE, *packages])
         if self._engine.has(f"tutti-local/{name}", recipe):
             return
-        install.require(_MMDEBSTRAP)
+        install.provide(_MMDEBSTRAP)
         self._say(f"a Debian root with {', '.join(packages)} (a minute, once)")
         self._work.mkdir(parents=True, exist_ok=True)
         archive = self._work / f"{name}.tar"

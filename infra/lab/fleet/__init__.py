@@ -5,5 +5,6 @@ Real     `services.router.routing` (turns, classes, choice), `shared.placement` 
 Modelled the machines (`machine`: Ollama's scheduler, with times computed by call, not by token), and a fixed time between services instead
          of Kafka. Nothing durable is looked at here: that is what the simulated cluster of the tests is for.
 
-`python -m infra.lab.fleet` (`make bench-fleet`) plays scenarios with every policy; `live` plays one in real time over HTTP.
+Three benches (`python -m infra.lab.bench NAME`): `fleet` (policies.py) plays scenarios with every policy, `fleet-live` (live.py) one in
+real time over HTTP, `calibrate` compares a machine with a real one.
 """

@@ -1,5 +1,5 @@
-"""`python -m infra.lab.fleet.calibrate`: is the simulated machine like a real one? Measures a real Ollama, writes it down as a node of a
-fleet (YAML), plays one trace on both, each behind tutti, and compares what was predicted with what came.
+"""Is the simulated machine like a real one? Measures a real Ollama, writes it down as a node of a fleet (YAML), plays one trace on both,
+each behind tutti, and compares what was predicted with what came.
 
 A machine that others use is never twice the same, so it is measured before and after each trace, and the mean is taken.
 
@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from math import inf, log
 from pathlib import Path
 from random import Random
@@ -25,18 +24,15 @@ import aiohttp
 import click
 import yaml
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of
-from infra.lab.bench.outcome import Outcome
+from infra.lab.bench.figures import Budget, Figures, median_of, most_of
+from infra.lab.bench.runner import Bench, Lab, option
 from infra.lab.fleet.live import Answered, ask, at_their_times, tutti
 from infra.lab.fleet.play import Play
 from infra.lab.fleet.spec import Fleet, NodeSpec, Request
 from infra.lab.ollama_build import tiny_model
-from infra.native import ollama_server
-from infra.native.node import await_answer
+from infra.native import node
 from infra.native.paths import StackHome
-from infra.native.ports import free_ports
-from infra.native.processes import Daemon
+from infra.native.processes import started
 from infra.native.settings import NativeSettings
 from shared.clock import Clock, SystemClock
 
@@ -46,30 +42,22 @@ REPEATS = 40
 PROMPTS, OUTPUTS, SHORT = (50, 500), (30, 120), 8
 """Tokens of the trace, least and most; what is measured is measured there, since a token costs more the more stands before it."""
 WITHIN = 0.2
+_CLOCK = SystemClock()
 _MODELFILE = 'FROM {file}\nTEMPLATE "{{{{ .Prompt }}}}"\nPARAMETER num_thread 1\n'
 
 
 @contextmanager
 def real(home: StackHome, slots: int) -> Iterator[str]:
     """An Ollama with `MODELS`, of which it keeps one: its address. Raises NativeError kinds, CalledProcessError."""
-    [port] = free_ports(1)
-    cache = NativeSettings().cache_directory
-    program = str(ollama_server.installed(cache))
-    own = ollama_server.environment(port, program, cache, slots=slots)
-    own |= {"OLLAMA_MAX_LOADED_MODELS": "1", "OLLAMA_MODELS": str(home.directory("models"))}
-    server = Daemon("ollama", (program, "serve"), home.pid_file("ollama"), home.log("ollama"), own, dies_with_parent=True)
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        await_answer(server, f"{url}/api/version")
+    own = {"OLLAMA_MAX_LOADED_MODELS": "1", "OLLAMA_MODELS": str(home.directory("models"))}
+    with started(node.ollama(home, NativeSettings().cache_directory, slots=slots, more=own)) as server:
         for seed, name in enumerate(MODELS):
             weights, recipe = home.directory("data") / f"{name}.gguf", home.directory("data") / f"{name}.txt"
             tiny_model.write(weights, seed, repeats=REPEATS, ends=False)
             recipe.write_text(_MODELFILE.format(file=weights))
-            subprocess.run([program, "create", name, "-f", str(recipe)], env=own, check=True, capture_output=True, timeout=60)
-        yield url
-    finally:
-        server.stop(10.0)
+            create = [server.command[0], "create", name, "-f", str(recipe)]
+            subprocess.run(create, env=dict(server.environment), check=True, capture_output=True, timeout=60)
+        yield server.url
 
 
 class Measuring:
@@ -183,42 +171,52 @@ def compared(asked: Sequence[Request], came: Sequence[Answered], fleet: Fleet, s
     return found
 
 
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    *(Budget(f"{name}, simulated, wrong by", "", median_of(f"{name} wrong by"), at_most=WITHIN) for name in ("first", "end", "makespan")),
-    Budget("answers that were refused or cut", "", most_of("not whole"), at_most=0),
+@dataclass(slots=True)
+class _Side:
+    """The real server, tutti before it, and how it was found last."""
+
+    url: str
+    tutti: str
+    last: Measured
+
+
+@contextmanager
+def _side(lab: Lab, slots: int) -> Iterator[_Side]:
+    with real(lab.home, slots) as url:
+        before = lab.run(measured(url, slots, _CLOCK))
+        with tutti(lab, Fleet(nodes=(node_of(before, slots),)), {"measured": url}) as cluster:
+            yield _Side(url, cluster.url, before)
+
+
+def measure(lab: Lab, repeat: int, *, slots: int, count: int, load: float, spec: Path | None) -> Figures:
+    """The simulated machine beside a real Ollama (of `make ollama`). Each run is a seed."""
+    side = lab.kept(_side, lab, slots)
+    before, asked = side.last, drawn(node_of(side.last, slots), repeat, count, load)
+    came = lab.run(at_their_times(side.tutti, asked, _CLOCK, str(repeat)))
+    side.last = lab.run(measured(side.url, slots, _CLOCK))
+    fleet = Fleet(nodes=(node_of(Measured(*map(fmean, zip(before, side.last, strict=True))), slots),))
+    if spec is not None:
+        spec.parent.mkdir(parents=True, exist_ok=True)
+        spec.write_text(yaml.safe_dump(fleet.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
+    drift = max(max(pair) / min(pair) for pair in zip(before[:3], side.last[:3], strict=True))
+    return {**compared(asked, came, fleet, repeat), "measured before and after, most apart, x": drift}
+
+
+BENCH = Bench(
+    measure,
+    "one side is simulated, the other an Ollama",
+    (
+        *(
+            Budget(f"{name}, simulated, wrong by", "", median_of(f"{name} wrong by"), at_most=WITHIN)
+            for name in ("first", "end", "makespan")
+        ),
+        Budget("answers that were refused or cut", "", most_of("not whole"), at_most=0),
+    ),
+    (
+        option("slots", 2, "OLLAMA_NUM_PARALLEL.", type=click.IntRange(1, 8)),
+        click.Option(["--requests", "count"], type=click.IntRange(10, 10_000), default=40, help="Of the trace."),
+        option("load", 0.4, "Share of what the server can do, without its loads.", type=click.FloatRange(0, 1, min_open=True)),
+        option("spec", None, "Write the server here, as a fleet of one node.", type=click.Path(path_type=Path)),
+    ),
+    quick={"count": 10, "slots": 1},
 )
-
-
-@click.command(context_settings={"show_default": True})
-@click.option("--slots", type=click.IntRange(1, 8), default=2, help="OLLAMA_NUM_PARALLEL.")
-@click.option("--requests", "count", type=click.IntRange(10, 10_000), default=40, help="Of the trace.")
-@click.option("--load", type=click.FloatRange(0, 1, min_open=True), default=0.4, help="Share of what the server can do, without its loads.")
-@click.option("--repeats", type=click.IntRange(1, 20), default=3, help="Seeds.")
-@click.option("--spec", type=click.Path(path_type=Path), help="Write the server here, as a fleet of one node.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
-def main(*, slots: int, count: int, load: float, repeats: int, spec: Path | None, json_file: Path | None) -> None:
-    """The simulated machine beside a real Ollama."""
-    clock, runs, facts = SystemClock(), list[Figures](), machine.facts()
-    with ExitStack() as stack:
-        home = StackHome(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutti-calibrate-"))))
-        url = stack.enter_context(real(home, slots))
-        before = asyncio.run(measured(url, slots, clock))
-        at = tutti(Fleet(nodes=(node_of(before, slots),)), {"measured": url}, stack)
-        for seed in range(repeats):
-            asked = drawn(node_of(before, slots), seed, count, load)
-            came = asyncio.run(at_their_times(at, asked, clock, str(seed)))
-            after = asyncio.run(measured(url, slots, clock))
-            fleet = Fleet(nodes=(node_of(Measured(*map(fmean, zip(before, after, strict=True))), slots),))
-            drift = max(max(pair) / min(pair) for pair in zip(before[:3], after[:3], strict=True))
-            runs.append({**compared(asked, came, fleet, seed), "measured before and after, most apart, x": drift})
-            before = after
-        written = yaml.safe_dump(fleet.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-        click.echo(written)
-        if spec is not None:
-            spec.parent.mkdir(parents=True, exist_ok=True)
-            spec.write_text(written)
-    Outcome("calibrate", "one side is simulated, the other an Ollama", facts, {"slots": slots, "load": load}, runs, BUDGETS).end(json_file)
-
-
-if __name__ == "__main__":
-    main()

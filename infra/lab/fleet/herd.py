@@ -14,7 +14,6 @@ from infra.native.http import get_json
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_until
 
 START_SECONDS = 60.0
 
@@ -38,9 +37,8 @@ def herd(programs: Path, servers: Mapping[str, str], home: StackHome, *, strict:
             }
             daemon = Daemon(name, command, home.pid_file(name), home.log(name), environment, dies_with_parent=True)
             daemon.start()
-            stack.callback(daemon.stop, 5.0)
-            if not wait_until(ready, START_SECONDS):
-                raise daemon.failure("it does not answer, or its router does not list it")
+            stack.callback(daemon.stop)
+            daemon.await_ready(ready, START_SECONDS, "it does not answer, or its router does not list it")
 
         start("herd", (str(programs / "herd"), "--host", "127.0.0.1", "--port", str(port)), lambda: _online(url) is not None)
         for count, (node, server) in enumerate(servers.items(), 1):

@@ -1,4 +1,4 @@
-"""`python -m infra.lab.fleet.live`: a fleet of simulated Ollama servers in real time, over HTTP: before it tutti, and a peer beside it.
+"""A fleet of simulated Ollama servers in real time, over HTTP: before it tutti, and a peer beside it.
 
 Each has servers of its own, all alike, since who warms models meanwhile would else do it for the other; they are asked in turns, so that
 what the machine does hits both. ollama-herd is started here where it is installed (`--herd`); any other gateway that speaks Ollama's API
@@ -9,37 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import aiohttp
 import click
 import httpx
 
-from infra.lab.bench import machine
-from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of, percentile
-from infra.lab.bench.local import local_cluster, started_broker
-from infra.lab.bench.outcome import Outcome
+from infra.lab.bench.figures import Budget, Figures, median_of, most_of, percentile
+from infra.lab.bench.runner import Bench, Lab, option, shortly
 from infra.lab.fleet.herd import herd
 from infra.lab.fleet.scenarios import beside
-from infra.lab.fleet.spec import Change, Fleet, Request, fleet_options, requests
-from infra.native.http import answers, get_json
+from infra.lab.fleet.spec import FLEET_OPTIONS, Change, Fleet, Request, requests
+from infra.native.cluster import LocalCluster
+from infra.native.http import get_json
+from infra.native.node import ModelServer, simulator
 from infra.native.paths import StackHome
-from infra.native.ports import free_ports
-from infra.native.processes import Daemon
-from infra.native.services import REPOSITORY
-from infra.native.waiting import wait_until
 from shared.clock import Clock, SystemClock
 from shared.model_names import canonical
 
-START_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
 SETTLE_SECONDS = 15.0
 """After a server came back, until everybody has heard of it."""
@@ -50,56 +43,37 @@ _IN_REAL_TIME = ("dies", "returns", "fails", "mends")
 
 
 _COMPARED = ("loads", "first p50, s", "first p95, s", "makespan, s")
-BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("requests failed or cut", "", most_of("tutti/failed or cut"), at_most=0),
-    Budget("the same while one dies", "", most_of("tutti/one dies/failed or cut"), at_most=0),
-    *(Budget(f"to strict herd: {figure}", "x", median_of(f"to strict herd: {figure}, x"), at_most=1.0) for figure in _COMPARED),
-)
+_CLOCK = SystemClock()
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A node's simulated Ollama."""
+def _loads(server: ModelServer) -> int:
+    """Since its start; none of one that is down."""
+    told = get_json(f"{server.url}/control")
+    return 0 if told is None else int(told["truth"]["loads"])
 
-    daemon: Daemon
-    url: str
 
-    def start(self) -> None:
-        """Raises StartFailed."""
-        self.daemon.start()
-        if not wait_until(partial(answers, f"{self.url}/api/version"), START_SECONDS):
-            raise self.daemon.failure("it does not answer")
-
-    def loads(self) -> int:
-        """Since its start; none of one that is down."""
-        told = get_json(f"{self.url}/control")
-        return 0 if told is None else int(told["truth"]["loads"])
-
-    def change(self, change: Change) -> None:
-        """What the fleet's file says of it."""
-        if change.what == "dies":
-            self.daemon.kill()
-        elif change.what == "returns":
-            self.start()
-        else:
-            failing = {"chances": {"error_500": 1.0} if change.what == "fails" else {}}
-            httpx.post(f"{self.url}/control", json={"failures": failing}, timeout=5.0).raise_for_status()
+def _change(server: ModelServer, change: Change) -> None:
+    """What the fleet's file says of it."""
+    if change.what == "dies":
+        server.kill()
+    elif change.what == "returns":
+        server.start()
+    else:
+        failing = {"chances": {"error_500": 1.0} if change.what == "fails" else {}}
+        httpx.post(f"{server.url}/control", json={"failures": failing}, timeout=5.0).raise_for_status()
 
 
 @contextmanager
-def simulated(fleet: Fleet, home: StackHome) -> Iterator[dict[str, Server]]:
+def simulated(fleet: Fleet, home: StackHome) -> Iterator[dict[str, ModelServer]]:
     """By node. Raises StartFailed."""
     with ExitStack() as stack:
-        servers: dict[str, Server] = {}
+        servers: dict[str, ModelServer] = {}
         for name, spec in fleet.each():
-            [port] = free_ports(1)
             parameters = home.directory("data") / f"{name}.json"
             node = spec.machine() if "answer_tokens" in spec.parameters else spec.machine().with_(answer_tokens=(LONG, LONG))
             parameters.write_text(node.model_dump_json())
-            command = (sys.executable, "-m", "infra.lab.simulators.ollama", "--port", str(port), "--parameters", str(parameters))
-            daemon = Daemon(name, command, home.pid_file(name), home.log(name), {"PYTHONPATH": str(REPOSITORY)}, dies_with_parent=True)
-            servers[name] = Server(daemon, f"http://127.0.0.1:{port}")
-            stack.callback(daemon.stop, 5.0)
+            servers[name] = simulator(home, name, "--parameters", str(parameters))
+            stack.callback(servers[name].stop)
             servers[name].start()
         yield servers
 
@@ -150,13 +124,13 @@ async def at_their_times(url: str, asked: Sequence[Request], clock: Clock, key: 
         return await asyncio.gather(*(one(number, request) for number, request in enumerate(asked)))
 
 
-async def play(url: str, asked: Sequence[Request], fleet: Fleet, servers: Mapping[str, Server], *, clock: Clock, key: str) -> Figures:
+async def play(url: str, asked: Sequence[Request], fleet: Fleet, servers: Mapping[str, ModelServer], *, clock: Clock, key: str) -> Figures:
     """All requests, and what the fleet's file says of its machines."""
-    before = [server.loads() for server in servers.values()]
+    before = [_loads(server) for server in servers.values()]
 
-    async def changed(change: Change, server: Server) -> None:
+    async def changed(change: Change, server: ModelServer) -> None:
         await clock.sleep(change.at_seconds)
-        await asyncio.to_thread(server.change, change)
+        await asyncio.to_thread(_change, server, change)
 
     changing = [(one, servers[name]) for name, spec in fleet.each() for one in spec.changes]
     begun = clock.monotonic()
@@ -164,7 +138,7 @@ async def play(url: str, asked: Sequence[Request], fleet: Fleet, servers: Mappin
     found = await at_their_times(url, asked, clock, key)
     seconds = clock.monotonic() - begun
     await asyncio.gather(*changes)
-    after = [server.loads() for server in servers.values()]
+    after = [_loads(server) for server in servers.values()]
     first = [one.first for one in found]
     others = [one.whole and canonical(one.model) != canonical(request.model) for one, request in zip(found, asked, strict=True)]
     return {
@@ -177,8 +151,8 @@ async def play(url: str, asked: Sequence[Request], fleet: Fleet, servers: Mappin
     }
 
 
-def tutti(fleet: Fleet, servers: Mapping[str, str], stack: ExitStack) -> str:
-    """A cluster before the servers at these addresses, by node: its own address."""
+def tutti(lab: Lab, fleet: Fleet, servers: Mapping[str, str]) -> AbstractContextManager[LocalCluster]:
+    """A cluster before the servers at these addresses, by node."""
     own = [
         {
             "TUTTI_WORKER__BACKEND": "ollama",
@@ -188,7 +162,7 @@ def tutti(fleet: Fleet, servers: Mapping[str, str], stack: ExitStack) -> str:
         }
         for name, spec in fleet.each()
     ]
-    return stack.enter_context(local_cluster("fleet", stack.enter_context(started_broker(None)), nodes=own)).url
+    return lab.cluster("fleet", nodes=own)
 
 
 def dying(fleet: Fleet, seconds: float) -> Fleet:
@@ -197,69 +171,96 @@ def dying(fleet: Fleet, seconds: float) -> Fleet:
     return fleet.model_copy(update={"nodes": (*others, last.model_copy(update={"changes": (Change(at_seconds=seconds, what="dies"),)}))})
 
 
-@click.command(context_settings={"show_default": True})
-@fleet_options
-@click.option("--repeats", type=click.IntRange(1, 20), default=5, help="Seeds.")
-@click.option("--herd", "programs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of herd and herd-node.")
-@click.option("--peer", metavar="URL", help="Another gateway, before the servers that are printed.")
-@click.option("--kill", type=click.FloatRange(0), metavar="SECONDS", help="One further run, in which the last machine dies then.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the runs here.")
-def main(
-    *,
-    fleet_file: Path | None,
-    trace: Path,
-    rows: int,
-    faster: float,
-    repeats: int,
-    programs: Path | None,
-    peer: str | None,
-    kill: float | None,
-    json_file: Path | None,
-) -> None:
-    """tutti, and a peer where one is named, before simulated Ollama servers in real time: the peer's scenario, or a fleet of yours."""
-    clock, facts, runs = SystemClock(), machine.facts(), list[dict[str, float]]()
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """tutti or a peer, and the servers behind it."""
+
+    url: str
+    servers: Mapping[str, ModelServer]
+
+
+@contextmanager
+def _gateways(lab: Lab, fleet: Fleet, programs: Path | None, peer: str | None) -> Iterator[dict[str, Gateway]]:
+    with ExitStack() as stack:
+        names = ["tutti", *(["herd", "herd, strict"] if programs else []), *(["peer"] if peer else [])]
+        found: dict[str, Gateway] = {}
+        for name in names:
+            home = StackHome(lab.home.root / name)
+            servers = stack.enter_context(simulated(fleet, home))
+            addresses = {node: server.url for node, server in servers.items()}
+            if name == "tutti":
+                url = stack.enter_context(tutti(lab, fleet, addresses)).url
+            elif programs is not None and name != "peer":
+                url = stack.enter_context(herd(programs, addresses, home, strict=name != "herd"))
+            else:
+                url = peer or ""
+                click.prompt(f"nodes for {url}: {' '.join(addresses.values())}; enter when it knows them", default="")
+            found[name] = Gateway(url, servers)
+        yield found
+
+
+def _of_own(fleet_file: Path, trace: Path, rows: int, faster: float, seed: int) -> tuple[Fleet, list[Request]]:
     try:
-        fleet = beside(0)[0] if fleet_file is None else Fleet.read(fleet_file)
-        traces = [beside(n)[1] if fleet_file is None else requests(trace, fleet, n, most=rows, faster=faster) for n in range(repeats + 1)]
+        fleet = Fleet.read(fleet_file)
+        found = fleet, requests(trace, fleet, seed, most=rows, faster=faster)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if odd := {change.what for spec in fleet.nodes for change in spec.changes} - {*_IN_REAL_TIME}:
         raise click.UsageError(f"only in virtual time: {', '.join(sorted(odd))}")
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutti-fleet-")))
-        names = ["tutti", *(["herd", "herd, strict"] if programs else []), *(["peer"] if peer else [])]
-        own = {name: stack.enter_context(simulated(fleet, StackHome(home / name))) for name in names}
-        addresses = {name: {node: server.url for node, server in servers.items()} for name, servers in own.items()}
-        urls = {"tutti": tutti(fleet, addresses["tutti"], stack)}
-        if programs is not None:
-            for name in names[1:3]:
-                urls[name] = stack.enter_context(herd(programs, addresses[name], StackHome(home / name), strict=name != "herd"))
-        if peer:
-            click.prompt(f"nodes for {peer}: {' '.join(addresses['peer'].values())}; enter when it knows them", default="")
-            urls["peer"] = peer
-        for seed, asked in enumerate(traces[: repeats + (kill is not None)]):
-            killed = seed == repeats
-            runs += [] if killed else [{}]
-            for name, url in urls.items():
-                at = dying(fleet, kill or 0.0) if killed else fleet
-                found = asyncio.run(play(url, asked, at, own[name], clock=clock, key=str(seed)))
-                runs[-1] |= {f"{name}/{'one dies/' * killed}{figure}": value for figure, value in found.items()}
-                click.echo(f"{name:<14}" + ", ".join(f"{figure} {value:.2f}" for figure, value in found.items()) + " (one died)" * killed)
-                _mend(own[name], clock)
-    for run in runs if programs else ():
-        run |= {f"to strict herd: {figure}, x": run[f"tutti/{figure}"] / run[f"herd, strict/{figure}"] for figure in _COMPARED}
-    said, options = "servers are simulated; gateways are real", {"fleet": "peer" if fleet_file is None else fleet_file.stem}
-    Outcome("fleet-live", said, facts, options, runs, BUDGETS).end(json_file)
+    return found
 
 
-def _mend(servers: Mapping[str, Server], clock: Clock) -> None:
-    """Whoever died is there for the next run."""
-    down = [server for server in servers.values() if server.daemon.pid() is None]
-    for server in down:
-        server.start()
-    if down:
-        asyncio.run(clock.sleep(SETTLE_SECONDS))
+def measure(
+    lab: Lab, repeat: int, *, programs: Path | None, peer: str | None, kill: float | None, fleet_file: Path | None, **own: Any
+) -> Figures:
+    """tutti, and a peer where one is named, before simulated Ollama servers in real time: the peer's scenario, or a fleet of yours. Each
+    run is a seed.
+    """
+
+    def asked_of(seed: int) -> tuple[Fleet, list[Request]]:
+        return beside(seed) if fleet_file is None else _of_own(fleet_file, **own, seed=seed)
+
+    fleet, asked = asked_of(repeat)
+    gateways = lab.kept(_gateways, lab, fleet, programs, peer)
+    found = _played(lab, gateways, fleet, asked, str(repeat))
+    if kill is not None and repeat == lab.repeats - 1:  # one further play
+        more = _played(lab, gateways, dying(fleet, kill), asked_of(lab.repeats)[1], str(lab.repeats))
+        found |= {f"{name}/one dies/{figure}": value for key, value in more.items() for name, figure in [key.split("/", 1)]}
+    if programs is not None:
+        found |= {f"to strict herd: {figure}, x": found[f"tutti/{figure}"] / found[f"herd, strict/{figure}"] for figure in _COMPARED}
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def _played(lab: Lab, gateways: Mapping[str, Gateway], fleet: Fleet, asked: Sequence[Request], key: str) -> dict[str, float]:
+    """By all, one after the other; whoever died is there again afterwards."""
+    found: dict[str, float] = {}
+    for name, gateway in gateways.items():
+        figures = lab.run(play(gateway.url, asked, fleet, gateway.servers, clock=_CLOCK, key=key))
+        click.echo(f"  {name:<14}{shortly(figures)}", err=True)
+        found |= {f"{name}/{figure}": value for figure, value in figures.items()}
+        down = [server for server in gateway.servers.values() if server.pid() is None]
+        for server in down:
+            server.start()
+        if down:
+            lab.run(_CLOCK.sleep(SETTLE_SECONDS))
+    return found
+
+
+BENCH = Bench(
+    measure,
+    "servers are simulated; gateways are real",
+    (
+        Budget("requests failed or cut", "", most_of("tutti/failed or cut"), at_most=0),
+        Budget("the same while one dies", "", most_of("tutti/one dies/failed or cut"), at_most=0),
+        *(Budget(f"to strict herd: {figure}", "x", median_of(f"to strict herd: {figure}, x"), at_most=1.0) for figure in _COMPARED),
+    ),
+    (
+        *FLEET_OPTIONS,
+        click.Option(
+            ["--herd", "programs"], type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of herd and herd-node."
+        ),
+        option("peer", None, "Another gateway, before the servers that are printed.", metavar="URL"),
+        option("kill", None, "One further play, in which the last machine dies then.", type=click.FloatRange(0), metavar="SECONDS"),
+    ),
+    repeats=5,
+)

@@ -52,9 +52,8 @@ class NodeSpec(BaseModel):
         models = tuple(
             model.model_copy(
                 update={
-                    "prefill_tokens_per_second": self.speed
-                    * (model.prefill_tokens_per_second or base.prefill_gb_per_second / model.size_gb),
-                    "decode_tokens_per_second": self.speed * (model.decode_tokens_per_second or base.decode_gb_per_second / model.size_gb),
+                    "prefill_tokens_per_second": self.speed * base.prefill_speed(model),
+                    "decode_tokens_per_second": self.speed * base.decode_speed(model),
                 }
             )
             for model in base.models
@@ -129,17 +128,14 @@ def _arrival(row: Mapping[str, str]) -> Arrival:
         raise ValueError("a trace has milliseconds, prompt_tokens and output_tokens in each row") from error
 
 
-def fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Of a bench that plays a fleet and a trace of one's own: `fleet_file`, `trace`, `rows`, `faster`, as `requests` takes them."""
-    file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    for option in (
-        click.option("--faster", type=click.FloatRange(0, min_open=True), default=1.0, help="The rows' times are divided by this."),
-        click.option("--rows", type=click.IntRange(1), default=1_000, help="So many of the trace, from its beginning."),
-        click.option("--trace", type=file, default=TRACE, help="CSV: milliseconds,prompt_tokens,output_tokens[,model][,class]."),
-        click.option("--fleet", "fleet_file", type=file, help="YAML (infra/lab/fleet/office.yaml); the trace is played on it."),
-    ):
-        command = option(command)
-    return command
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FLEET_OPTIONS = (
+    click.Option(["--fleet", "fleet_file"], type=_FILE, help="YAML (infra/lab/fleet/office.yaml); the trace is played on it."),
+    click.Option(["--trace"], type=_FILE, default=TRACE, help="CSV: milliseconds,prompt_tokens,output_tokens[,model][,class]."),
+    click.Option(["--rows"], type=click.IntRange(1), default=1_000, help="So many of the trace, from its beginning."),
+    click.Option(["--faster"], type=click.FloatRange(0, min_open=True), default=1.0, help="The rows' times are divided by this."),
+)
+"""Of a bench that plays a fleet and a trace of one's own: `fleet_file`, `trace`, `rows`, `faster`, as `requests` takes them."""
 
 
 def requests(path: Path, fleet: Fleet, seed: int, *, most: int, faster: float = 1.0) -> list[Request]:

@@ -13,7 +13,6 @@ from infra.lab.kubernetes.tools import Tools
 from infra.native.errors import StartFailed
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_until
 
 START_SECONDS = 120.0
 COMMAND_SECONDS = 180.0
@@ -62,7 +61,7 @@ class ControlPlane:
             *("--service-cluster-ip-range", "10.96.0.0/16", "--authorization-mode", "RBAC", "--allow-privileged"),
             *("--token-auth-file", str(self._directory / "tokens.csv")),
         )
-        self._await(api, lambda: self._says("get", "--raw", "/readyz"))
+        api.await_ready(lambda: self._says("get", "--raw", "/readyz"), START_SECONDS)
         config = str(self.kubeconfig)
         common: tuple[str, ...] = ("--kubeconfig", config, "--authentication-kubeconfig", config, "--authorization-kubeconfig", config)
         common = (*common, "--bind-address", "127.0.0.1", "--leader-elect=false", "--cert-dir", certificates)
@@ -74,7 +73,7 @@ class ControlPlane:
             *("--node-ip", "127.0.0.1", "--server-address", f"127.0.0.1:{free_ports(1)[0]}"),
         )
         self.apply(_NODE)
-        self._await(api, lambda: self._says("get", "serviceaccount", "default"))  # without it the first pods are refused
+        api.await_ready(lambda: self._says("get", "serviceaccount", "default"), START_SECONDS)  # without it the first pods are refused
         self.kubectl("wait", "--for=condition=Ready", "node/kwok-0", "--timeout=60s")
         for crd in sorted(self._tools.crds.glob("*.yaml")):
             self.kubectl("create", "-f", str(crd))
@@ -126,10 +125,6 @@ class ControlPlane:
         daemon.start()
         self._daemons.append(daemon)
         return daemon
-
-    def _await(self, daemon: Daemon, condition: Any) -> None:
-        if not wait_until(lambda: condition() or daemon.pid() is None, START_SECONDS, every_seconds=0.3) or daemon.pid() is None:
-            raise daemon.failure(f"is not ready after {START_SECONDS:.0f} s")
 
     def _write(self) -> None:
         key = self._directory / "accounts.key"

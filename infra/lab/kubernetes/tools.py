@@ -79,7 +79,7 @@ class Tools:
         say(f"Helm {HELM} and Kubernetes {KUBERNETES} are there: {self.root}")
 
     def _make(self, go: str, say: Say) -> None:
-        install.require(install.Need("openssl", ("openssl",), "the API server signs with a key of its own"))
+        install.provide(install.Need("openssl", ("openssl",), "the API server signs with a key of its own"))
         self._files(go)
         if not self.schemas.exists():
             say("fetching Kubernetes' schemas")

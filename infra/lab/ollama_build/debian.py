@@ -5,17 +5,17 @@ apt works on a private state, so the machine's own sources and lists stay as the
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.native.causes import explain
-from infra.native.errors import MissingTool, StartFailed
+from infra.lab.golang import run
+from infra.native.errors import MissingTool
 
 SUITE = "sid"
 """Of which programs are taken: its newest ones run beside this machine's release."""
+FETCH_SECONDS = 900.0
 _KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -29,12 +29,12 @@ def unpack(packages: Sequence[str], suite: str, target: Path) -> None:
     configuration = _configure(state, suite)
     downloads = state / "debs"
     downloads.mkdir()
-    _apt(configuration, ["update", "-qq"], state)
-    _apt(configuration, ["download", "-qq", *packages], downloads)
+    for arguments, directory in ((["update", "-qq"], state), (["download", "-qq", *packages], downloads)):
+        run(["apt-get", *arguments], {"APT_CONFIG": str(configuration)}, FETCH_SECONDS, directory)
     draft = state / "unpacked"
     draft.mkdir()
     for package in sorted(downloads.glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(draft)], {}, state)
+        run(["dpkg-deb", "-x", str(package), str(draft)], {}, FETCH_SECONDS, state)
     draft.rename(target)
     shutil.rmtree(state, ignore_errors=True)
 
@@ -62,15 +62,3 @@ def mirror() -> str:
     if not mirrors:
         raise MissingTool("this machine's apt names no Debian mirror; install it its own way")
     return mirrors[0]
-
-
-def _apt(configuration: Path, arguments: Sequence[str], directory: Path) -> None:
-    _run(["apt-get", *arguments], {"APT_CONFIG": str(configuration)}, directory)
-
-
-def _run(command: Sequence[str], environment: dict[str, str], directory: Path) -> None:
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise StartFailed(explain(f"`{' '.join(command[:3])}` failed", done.stdout + done.stderr))

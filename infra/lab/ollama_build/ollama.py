@@ -96,7 +96,7 @@ class Installer:
         if target.exists():
             return
         go = find_go("Ollama")
-        install.require(install.Need("gcc", ("gcc", "libc6-dev"), "Ollama is built with cgo"))
+        install.provide(install.Need("gcc", ("gcc", "libc6-dev"), "Ollama is built with cgo"))
         self._say(f"building Ollama {VERSION} (minutes, once)")
         environment = {"GOBIN": str(target.parent), "CGO_ENABLED": "1"}
         flags = f"-s -w -X github.com/ollama/ollama/version.Version={VERSION}"

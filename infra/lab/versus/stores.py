@@ -8,20 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from infra.native import ports
 from infra.native.errors import MissingTool, StartFailed
 from infra.native.paths import StackHome
-from infra.native.processes import Daemon
+from infra.native.processes import Daemon, started
 from infra.native.redis import RedisServer
 from infra.native.settings import NativeSettings
-from infra.native.waiting import wait_until
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 START_SECONDS = 60.0
-STOP_SECONDS = 5.0
 OWNER = "postgres"
 """Postgres refuses to run as root."""
 
@@ -40,15 +38,9 @@ def environment() -> Path:
     return folder / "bin" / "python"
 
 
-@contextmanager
-def redis(home: StackHome) -> Iterator[RedisServer]:
+def redis(home: StackHome) -> AbstractContextManager[RedisServer]:
     """Raises NativeError kinds."""
-    server = RedisServer(home, ports.free_ports(1)[0], dies_with_parent=True)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.daemon.stop(STOP_SECONDS)
+    return started(RedisServer(home, ports.free_ports(1)[0], dies_with_parent=True))
 
 
 @contextmanager
@@ -67,15 +59,10 @@ def postgres(home: StackHome) -> Iterator[tuple[str, Daemon]]:
     if made.returncode:
         raise StartFailed(f"initdb: {made.stderr.decode(errors='replace')[-500:]}")
     command = (*as_owner, str(programs / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", "")
-    daemon = Daemon("postgres", command, home.pid_file("postgres"), home.log("postgres"), dies_with_parent=True)
-    daemon.start()
-    try:
+    with started(Daemon("postgres", command, home.pid_file("postgres"), home.log("postgres"), dies_with_parent=True)) as daemon:
         ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        if not wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, START_SECONDS):
-            raise daemon.failure("does not answer")
+        daemon.await_ready(lambda: subprocess.run(ready, check=False).returncode == 0, START_SECONDS)
         yield f"postgresql://{OWNER}@127.0.0.1:{port}/versus", daemon
-    finally:
-        daemon.stop(STOP_SECONDS)
 
 
 def _programs() -> Path:

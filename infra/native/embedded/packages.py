@@ -32,10 +32,8 @@ _MODEL_BYTES = 200_000_000
 
 def prepare(cache: Path) -> tuple[Path | None, Path]:
     """(the engine's directory, the model file), downloaded on the first call. Raises MissingTool if they could not run, or StartFailed."""
-    install.check(*NEEDS)  # before 290 MB are downloaded for nothing
-    found = engine_path(cache), fetch_model(cache)
-    install.require(*NEEDS)  # after them: what Kafka needs is installed meanwhile, and apt-get runs once at a time
-    return found
+    install.require(*NEEDS)  # before 290 MB are downloaded for nothing
+    return engine_path(cache), fetch_model(cache)
 
 
 def fetched(cache: Path) -> bool:

@@ -8,10 +8,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from infra.native.join.errors import KafkaAway, NodeTaken, OtherCluster
 from shared.contracts.base import NodeId
 from shared.contracts.credits import CREDITS, Credits
-from shared.errors import ConfigurationError, LogError
+from shared.errors import ConfigurationError, Conflict, LogError, LogUnavailable
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.provision import check_counts
 from shared.topics import Topics
@@ -24,54 +23,51 @@ T = TypeVar("T")
 
 
 async def check(log: Log, topics: Topics, servers: str, node: NodeId) -> None:
-    """Raises KafkaAway, OtherCluster, NodeTaken."""
+    """Raises LogUnavailable, ConfigurationError (no cluster of this version, or counted otherwise), Conflict (the name is taken)."""
     try:
         await _check_topics(log, topics, servers)
-        if await _works(log, topics, servers, node):
-            raise NodeTaken(
+        if await _works(log, topics, node):
+            raise Conflict(
                 f"a node {node!r} works in this cluster already; give this one another name (`tutti join --name`), or end that one first"
             )
     except LogError as error:
-        if isinstance(error, KafkaAway):
-            raise
-        raise KafkaAway(log.trouble or f"Kafka at {servers}: {error.message}") from error
+        raise LogUnavailable(log.trouble or f"Kafka at {servers}: {error.message}") from error
 
 
-async def _in_time(call: Awaitable[T], log: Log, servers: str) -> T:
+async def _in_time(call: Awaitable[T]) -> T:
     try:
         return await asyncio.wait_for(call, CONNECT_SECONDS)
     except TimeoutError:
-        reason = log.trouble or f"Kafka at {servers} does not answer; is it reachable from this machine, by this address?"
-        raise KafkaAway(reason) from None
+        raise LogUnavailable("it does not answer; is it reachable from this machine, by this address?") from None
 
 
 async def _check_topics(log: Log, topics: Topics, servers: str) -> None:
-    admin = await _in_time(log.admin(), log, servers)
+    admin = await _in_time(log.admin())
     try:
-        there = await _in_time(admin.list_topics(), log, servers)
+        there = await _in_time(admin.list_topics())
     finally:
         await admin.close()
     needed = [topic.name for topic in topics.all() if "worker" in (*topic.family.written_by, *topic.family.read_by)]
     lacking = [name for name in needed if name not in there]
     if lacking:
         some = ", ".join(lacking[:_MOST_NAMED]) + (f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else "")
-        raise OtherCluster(
+        raise ConfigurationError(
             f"Kafka at {servers} lacks topics that a worker needs ({some}): it is no cluster of this version of tutti, or has other "
             "settings of topics; ask its administrator for a token, or to run `tutti topics create`"
         )
     try:
         check_counts(topics, there)
     except ConfigurationError as error:
-        raise OtherCluster(f"this cluster counts its topics otherwise ({error.message}); ask its administrator for a token") from None
+        raise ConfigurationError(f"this cluster counts its topics otherwise ({error.message}); ask its administrator for a token") from None
 
 
-async def _works(log: Log, topics: Topics, servers: str, node: NodeId) -> bool:
+async def _works(log: Log, topics: Topics, node: NodeId) -> bool:
     """Whether places of this node are told now."""
-    consumer = await _in_time(log.consumer(client_id="tutti-join", fetch_max_wait_ms=50), log, servers)
+    consumer = await _in_time(log.consumer(client_id="tutti-join", fetch_max_wait_ms=50))
     try:
         partition = TopicPartition(topics.credits, 0)
         consumer.assign([partition])
-        ends = await _in_time(consumer.end_offsets([partition]), log, servers)
+        ends = await _in_time(consumer.end_offsets([partition]))
         consumer.seek(partition, ends[partition])
         until = asyncio.get_running_loop().time() + LISTEN_SECONDS
         while (left := until - asyncio.get_running_loop().time()) > 0:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
 
-from infra.native.join.errors import WrongToken
 from shared.contracts.base import EpochSeconds, Label, Sentence
+from shared.errors import InvalidInput
 from shared.partitions import TopicSettings
 from shared.settings import ClusterSettings, KafkaSettings
 
@@ -48,11 +48,6 @@ class Invitation(BaseModel):
     def _in_a_token(self, password: SecretStr) -> str:
         return password.get_secret_value()
 
-    @property
-    def secured(self) -> bool:
-        """Whether one must be known to Kafka."""
-        return self.protocol != "PLAINTEXT"
-
     def token(self) -> str:
         """All of it, as one word."""
         packed = zlib.compress(self.model_dump_json(exclude_defaults=True).encode(), 9)
@@ -82,20 +77,20 @@ def _digest(packed: bytes) -> bytes:
 
 
 def read_token(text: str, now: float) -> Invitation:
-    """The facts in a token; `now`: epoch seconds by this machine's clock. Raises WrongToken, which shows nothing of it."""
+    """The facts in a token; `now`: epoch seconds by this machine's clock. Raises InvalidInput, which shows nothing of it."""
     word = "".join(text.split())  # a mail may have broken it
     if not word.startswith(PREFIX):
-        raise WrongToken("this is no token of this version of tutti; `tutti join-token` makes one")
+        raise InvalidInput("this is no token of this version of tutti; `tutti join-token` makes one")
     try:
         raw = base64.urlsafe_b64decode(word[len(PREFIX) :].encode() + b"==")
         digest, packed = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
         if digest != _digest(packed) or _word(raw) != word:  # what decoding passes over is a damage, too
-            raise WrongToken("the token is damaged: a part of it is missing or was changed; copy it again, whole")
+            raise InvalidInput("the token is damaged: a part of it is missing or was changed; copy it again, whole")
         unpacking = zlib.decompressobj()
         body = unpacking.decompress(packed, MOST_BYTES)
         found = Invitation.model_validate_json(body)
     except (binascii.Error, zlib.error, UnicodeEncodeError, ValidationError):
-        raise WrongToken("the token cannot be read: it is damaged, or of another version of tutti") from None
+        raise InvalidInput("the token cannot be read: it is damaged, or of another version of tutti") from None
     if found.expires_at and found.expires_at <= now:
-        raise WrongToken("the token's time is over; ask the cluster's administrator for a new one (`tutti join-token`)")
+        raise InvalidInput("the token's time is over; ask the cluster's administrator for a new one (`tutti join-token`)")
     return found

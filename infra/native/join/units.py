@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from infra.native.join.errors import NoServiceManager
+from infra.native.errors import NativeError
 from infra.native.join.worker import Joined, write_private
-from infra.native.services import REPOSITORY
+from infra.native.paths import REPOSITORY
 
 SYSTEMD = Path("/run/systemd/system")
 """There where systemd has started the machine."""
@@ -114,12 +114,12 @@ def name_of(joined: Joined) -> str:
 
 
 def kind_here() -> Kind:
-    """What starts services on this machine. Raises NoServiceManager."""
+    """What starts services on this machine. Raises NativeError."""
     if sys.platform == "darwin":
         return "launchd"
     if SYSTEMD.is_dir() and shutil.which("systemctl"):
         return "system" if os.geteuid() == 0 else "user"
-    raise NoServiceManager("--install needs systemd or launchd, and neither runs this machine; join without it, and again after a reboot")
+    raise NativeError("--install needs systemd or launchd, and neither runs this machine; join without it, and again after a reboot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Unit:
         return Path("/etc/systemd/system") / f"{name}.service"
 
     def install(self) -> list[str]:
-        """Write it, have it started now and with the machine; returns what a person should know. Raises NoServiceManager."""
+        """Write it, have it started now and with the machine; returns what a person should know. Raises NativeError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "launchd":
             write_private(self.path, launchd_plist(self.joined).decode())
@@ -188,9 +188,9 @@ def _asked(command: Sequence[str]) -> None:
     try:
         done = _run(command)
     except (OSError, subprocess.SubprocessError) as error:
-        raise NoServiceManager(f"`{shlex.join(command)}` could not be run: {error}") from None
+        raise NativeError(f"`{shlex.join(command)}` could not be run: {error}") from None
     if done.returncode != 0:
-        raise NoServiceManager(f"`{shlex.join(command)}` failed: {' '.join(done.stderr.split())[:300] or 'it does not say why'}")
+        raise NativeError(f"`{shlex.join(command)}` failed: {' '.join(done.stderr.split())[:300] or 'it does not say why'}")
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

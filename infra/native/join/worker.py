@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.native import ports
-from infra.native.errors import Unwritable
-from infra.native.join.errors import NotJoined
+from infra.native.errors import NativeError
 from infra.native.join.invitation import Invitation
 from infra.native.node import ModelNode
 from infra.native.paths import StackHome
 from infra.native.services import ServiceProcess
 from services.worker.settings import WorkerSettings
+from shared.errors import NotFound
 from shared.services import PORTS
 
 HOME = Path("~/.tutti-node")
@@ -62,14 +62,14 @@ def there(home: StackHome) -> Joined | None:
 
 
 def required(home: StackHome) -> Joined:
-    """The same. Raises NotJoined."""
+    """The same. Raises NotFound."""
     if (found := there(home)) is None:
-        raise NotJoined(f"this machine has joined no cluster (nothing lies in {home.root})")
+        raise NotFound(f"this machine has joined no cluster (nothing lies in {home.root})")
     return found
 
 
 def files(home: StackHome, invitation: Invitation, password_file: Path | None) -> dict[str, str]:
-    """Write what is secret, or long, into files of its own; returns their settings' names and places. Raises Unwritable."""
+    """Write what is secret, or long, into files of its own; returns their settings' names and places. Raises NativeError."""
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.root.chmod(0o700)
     found: dict[str, str] = {}
@@ -88,7 +88,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
-        raise Unwritable(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+        raise NativeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
 
 
 def settings_of(invitation: Invitation, of_files: Mapping[str, str], model: ModelNode, node: str) -> dict[str, str]:
@@ -121,7 +121,7 @@ def write_environment(path: Path, environment: Mapping[str, str]) -> None:
 
 def _quoted(value: str) -> str:
     if any(ord(character) < 32 for character in value):
-        raise Unwritable("a setting of a worker has no line breaks or other control characters")
+        raise NativeError("a setting of a worker has no line breaks or other control characters")
     return '"' + "".join(f"\\{c}" if c in '\\"`$' else c for c in value) + '"'
 
 

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
+from infra.lab.bench.__main__ import main
 from infra.lab.fleet import live
 from infra.lab.fleet.machine import Call, Machine
 from infra.lab.fleet.play import Play
@@ -149,6 +150,6 @@ def test_what_only_virtual_time_can_do_is_refused_in_real_time(tmp_path: Path) -
     """Before anything is started."""
     path = tmp_path / "fleet.yaml"
     path.write_text("nodes:\n- name: a\n  changes: [{at_seconds: 1, what: vanishes}]\n")
-    told = CliRunner().invoke(live.main, ["--fleet", str(path)])
+    told = CliRunner().invoke(main, ["fleet-live", "--fleet", str(path)])
     assert told.exit_code == 2
     assert "only in virtual time: vanishes" in told.output

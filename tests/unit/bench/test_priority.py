@@ -7,9 +7,8 @@ from random import Random
 
 import pytest
 
-from infra.lab.bench.arrivals import Traffic, jain
-from infra.lab.bench.load import LoadFailed
-from infra.lab.bench.priority import jobs, node
+from infra.lab.bench.arrivals import Traffic, jain, jobs, steady
+from infra.lab.bench.runner import Unmeasured
 from infra.lab.simulators.ollama.parameters import PROFILES
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
@@ -33,7 +32,7 @@ def test_jobs_are_jobs() -> None:
 
 def test_the_node_takes_a_slot_for_a_call() -> None:
     """The simulated node accepts its options: four sequences at once, five tokens in the time of a slot."""
-    values = dict(option.split("=", 1) for option in node(0.1, 4) if "=" in option)
+    values = dict(option.split("=", 1) for option in steady(0.1, 4) if "=" in option)
     parameters = PROFILES["instant"].with_(**{name: json.loads(value) for name, value in values.items()})
     [model] = parameters.models
     assert parameters.num_parallel == 4
@@ -48,5 +47,5 @@ def test_results_are_counted_once_by_class_and_tenant() -> None:
     assert (traffic.ended("batch"), traffic.ended("batch:a"), traffic.ended("batch:b")) == (2, 1, 1)
     traffic._take("batch:ab:1", b'{"status":"succeeded"}', 7.0)
     assert (len(traffic.end_times("batch")), len(traffic.end_times("batch:a")), traffic.end_times("batch:ab:")) == (3, 1, [7.0])
-    with pytest.raises(LoadFailed):
+    with pytest.raises(Unmeasured):
         traffic._take("batch:a:2", b'{"status":"failed"}', 0.0)

@@ -1,54 +1,74 @@
-"""What every bench says of repeated runs: medians and their spread, verdicts, one form of JSON, the exit code."""
+"""What every bench says of repeated runs: medians and their spread, tables, verdicts, one form of JSON, the record, the exit code."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from infra.lab.bench import backlog, cancel, delays, machine, priority, recovery, takeover
-from infra.lab.bench.figures import Budget, Spread, Spreads, Verdict, cell, median_of, most_of, spreads
-from infra.lab.bench.outcome import Outcome, bench_options
+from infra.lab.bench import backlog, cancel, delays, machine
+from infra.lab.bench.__main__ import BENCHES, main
+from infra.lab.bench.figures import Budget, Figures, Spread, Verdict, by_figure, cell, median_of, most_of
+from infra.lab.bench.report import FORMAT, RECORDS, Report, Table, comparison
+from infra.lab.bench.runner import Bench, Lab, Unmeasured, command, option
 
-FACTS = machine.facts()
+FACTS = machine.facts() | {"load_before": 0.0, "cores": 2, "cpu": "a processor", "commit": "abc", "date": "2026-01-31"}
 RUNS = [{"p50_ms": 1.0, "lost": 0.0}, {"p50_ms": 9.0, "lost": 1.0}, {"p50_ms": 2.0, "lost": 0.0}]
-FAST: Budget[Spreads] = Budget("p50", "ms", median_of("p50_ms"), at_most=2.0)
-WHOLE: Budget[Spreads] = Budget("lost", "jobs", most_of("lost"), at_most=0.0)
-ABSENT: Budget[Spreads] = Budget("not there", "ms", median_of("p99_ms"), at_most=2.0)
+FAST = Budget("p50", "ms", median_of("p50_ms"), at_most=2.0)
+WHOLE = Budget("lost", "jobs", most_of("lost"), at_most=0.0)
+ABSENT = Budget("not there", "ms", median_of("p99_ms"), at_most=2.0)
 
 
-def outcome(*budgets: Budget[Spreads]) -> Outcome:
-    return Outcome("some", "nothing is simulated", FACTS, {"jobs": 7, "repeats": 3}, RUNS, budgets, {"samples": [1, 2]})
+def report(*budgets: Budget, runs: list[dict[str, float]] = RUNS, **more: Any) -> Report:
+    return Report("some", "nothing is simulated", FACTS, {"jobs": 7, "repeats": 3}, runs, budgets, details={"samples": [1, 2]}, **more)
 
 
 def test_medians_and_spread_are_taken_figure_by_figure() -> None:
     """One bad run moves no median and shows in the spread; a figure that a run lacks is of the others."""
-    assert spreads([{"a": 1.0, "b": 9.0}, {"a": 100.0}, {"a": 3.0, "b": 3.0}]) == {"a": Spread(3.0, 1.0, 100.0), "b": Spread(6.0, 3.0, 9.0)}
+    found = by_figure([{"a": 1.0, "b": 9.0}, {"a": 100.0}, {"a": 3.0, "b": 3.0}])
+    assert {name: Spread.of(values) for name, values in found.items()} == {"a": Spread(3.0, 1.0, 100.0), "b": Spread(6.0, 3.0, 9.0)}
 
 
 def test_times_are_judged_by_their_median_and_losses_by_the_worst_run() -> None:
-    """What was not measured is neither met nor missed."""
-    assert [verdict.met for verdict in outcome(FAST, WHOLE, ABSENT).verdicts] == [True, False, None]
-    assert [verdict.measured for verdict in outcome(FAST, WHOLE, ABSENT).verdicts] == [2.0, 1.0, None]
+    """At the limit is met; what was not measured is neither met nor missed."""
+    assert [verdict.met for verdict in report(FAST, WHOLE, ABSENT).verdicts] == [True, False, None]
+    assert [verdict.measured for verdict in report(FAST, WHOLE, ABSENT).verdicts] == [2.0, 1.0, None]
+    least = Budget("", "", median_of("p50_ms"), at_least=2.1)
+    assert report(least).verdicts[0].met is False
 
 
 def test_the_lines_show_median_spread_and_verdict() -> None:
-    text = "\n".join(outcome(FAST, WHOLE, ABSENT).lines())
+    text = "\n".join(report(FAST, WHOLE, ABSENT).lines())
     figures = next(line for line in text.splitlines() if line.startswith("p50_ms"))
     assert figures.split() == ["p50_ms", "2", "1", "9"]
     assert all(word in text for word in ("3 run(s)", "jobs 7", "nothing is simulated", "met", "MISSED", "not measured", FACTS["date"]))
+    assert "busy" not in text
+    assert any("busy" in line for line in Report("some", "", {**FACTS, "load_before": 3.0}, {}, RUNS).lines())
+
+
+def test_a_table_shows_its_figures_side_by_side_and_the_rest_stands_alone() -> None:
+    """Medians, below them least and most; columns in the order that is asked for."""
+    runs = [{"x/a": 1.0, "x/b": 5.0, "y/a": 2.0, "alone": 7.0}, {"x/a": 3.0, "x/b": 5.0, "y/a": 2.0, "alone": 7.0}]
+    table = Table(lambda name: (name[0], name[2]) if "/" in name else None, ("b", "a"))
+    lines = [line.split() for line in report(runs=runs, tables=(table,)).lines()]
+    start = lines.index(["b", "a"])
+    assert lines[start + 1 : start + 4] == [["x", "5", "2"], ["5-5", "1-3"], ["y", "-", "2"]]
+    assert ["alone", "7", "7", "7"] in lines
 
 
 def test_the_json_holds_machine_date_commit_options_and_all_runs(tmp_path: Path) -> None:
     """It is written even when a budget is missed, and the command fails then."""
     file = tmp_path / "new" / "some.json"
     with pytest.raises(click.ClickException, match="lost"):
-        outcome(FAST, WHOLE).end(file)
+        report(FAST, WHOLE).end(file)
     written = json.loads(file.read_text())
     assert {"date", "commit", "cpu", "cores"} <= set(written["machine"])
     assert written["options"] == {"jobs": 7, "repeats": 3}
@@ -56,28 +76,78 @@ def test_the_json_holds_machine_date_commit_options_and_all_runs(tmp_path: Path)
     assert written["summary"]["p50_ms"] == {"median": 2.0, "least": 1.0, "most": 9.0}
     assert [budget["met"] for budget in written["budgets"]] == [True, False]
     assert written["samples"] == [1, 2]
+    report(WHOLE).end(strict=False)
+    with pytest.raises(click.ClickException, match="a law was broken"):
+        report(WHOLE).end(strict=False, wrong=["a law was broken"])
 
 
-def test_a_missed_budget_is_forgiven_when_asked(tmp_path: Path) -> None:
-    outcome(WHOLE).end(tmp_path / "some.json", strict=False)
+def test_a_later_run_is_compared_with_the_json() -> None:
+    """Only noticeable changes are shown, and other options; another format is refused in words."""
+    old = report().document()
+    head = "against abc of 2026-01-31 on a processor, 2 cores:"
+    assert list(comparison(old, old)) == [head]
+    slower = report(runs=[{**run, "p50_ms": 2 * run["p50_ms"]} for run in RUNS]).document()
+    assert list(comparison(old, slower)) == [head, "  p50_ms: 2 -> 4 (+100%)"]
+    assert list(comparison(old, {**old, "options": {"jobs": 8, "repeats": 3}}))[1] == "  with other options: jobs 7 -> 8"
+    assert "not compared" in next(comparison({**old, "format": FORMAT + 97}, old))
 
 
-@pytest.mark.parametrize("command", [recovery.main, takeover.main, priority.main, cancel.main, delays.main, backlog.main])
-def test_every_bench_repeats_and_writes_json(command: click.Command) -> None:
-    """By the same options, three times unless told otherwise."""
-    options = {option.name: option.default for option in command.params}
-    assert options["repeats"] == 3
-    assert {"servers", "json_file"} <= set(options)
+def test_every_record_is_read_and_is_of_a_bench() -> None:
+    """Of the kept form, so that the next run can be compared with it; its options are those that the bench has."""
+    for path in RECORDS.glob("*.json"):
+        kept = json.loads(path.read_text())
+        assert kept["bench"] == path.stem
+        assert list(comparison(kept, kept))[1:] == []
+        options = {parameter.opts[0].lstrip("-").replace("-", "_") for parameter in bench(path.stem).options}
+        assert set(kept["options"]) <= options | {"repeats"}, path.stem
 
 
-def test_the_common_options_follow_the_own_ones() -> None:
-    @click.command
-    @bench_options("Of everything.")
-    def main(**options: object) -> None:
-        click.echo(options["repeats"])
+def bench(name: str) -> Bench:
+    found: Bench = import_module(BENCHES[name]).BENCH
+    return found
 
-    assert CliRunner().invoke(main, ["--repeats", "5"]).output == "5\n"
-    assert CliRunner().invoke(main, ["--repeats", "0"]).exit_code == 2
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_bench_is_a_command_with_the_same_options(name: str) -> None:
+    """What its short run changes exists; its function is described."""
+    one = bench(name)
+    options = {parameter.name: parameter for parameter in command(name, one).params}
+    assert {"repeats", "quick", "json_file", "compare", "strict", *one.quick} <= set(options)
+    assert ("servers" in options) is one.needs_kafka
+    assert one.measure.__doc__
+    assert CliRunner().invoke(main, [name, "--repeats", "0"]).exit_code == 2
+
+
+def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(tmp_path: Path) -> None:
+    """One loop for all runs, what is kept is started once, quick makes the unchosen options small, what fails to be measured is told."""
+    seen: list[Any] = []
+
+    @contextmanager
+    def started() -> Any:
+        seen.append("started")
+        yield "it"
+        seen.append("ended")
+
+    def measure(lab: Lab, repeat: int, *, jobs: int) -> Figures:
+        """What it measures."""
+        if jobs == 13:
+            raise Unmeasured("nothing came")
+
+        async def work() -> float:
+            return float(jobs)
+
+        seen.append((lab.kept(started), repeat))
+        return {"jobs": lab.run(work())}
+
+    one = command("some", Bench(measure, "nothing", options=(option("jobs", 7),), quick={"jobs": 1}, needs_kafka=False))
+    file = tmp_path / "it.json"
+    assert CliRunner().invoke(one, ["--repeats", "2", "--json", str(file)]).exit_code == 0
+    assert seen == ["started", ("it", 0), ("it", 1), "ended"]
+    assert json.loads(file.read_text())["runs"] == [{"jobs": 7.0}] * 2
+    assert CliRunner().invoke(one, ["--quick", "--json", str(file)]).exit_code == 0
+    assert json.loads(file.read_text())["options"] == {"jobs": 1, "repeats": 1, "quick": True}
+    failed = CliRunner().invoke(one, ["--quick", "--jobs", "13"])
+    assert (failed.exit_code, "nothing came" in failed.output) == (1, True)
 
 
 def backlog_figures() -> dict[str, float]:
@@ -106,17 +176,17 @@ def test_delays_count_lost_repeated_and_early() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "budgets"),
+    ("measured", "name"),
     [
-        (lambda: cancel.figures({way: [1.0, 2.0] for way in cancel.WAYS}), cancel.BUDGETS),
-        (backlog_figures, backlog.BUDGETS),
-        (delay_figures, delays.BUDGETS),
+        (lambda: cancel.figures({way: [1.0, 2.0] for way in cancel.WAYS}), "cancel"),
+        (backlog_figures, "backlog"),
+        (delay_figures, "delays"),
     ],
 )
-def test_every_budget_names_a_figure_of_its_bench(measured: Callable[[], dict[str, float]], budgets: tuple[Budget[Spreads], ...]) -> None:
+def test_every_budget_names_a_figure_of_its_bench(measured: Callable[[], dict[str, float]], name: str) -> None:
     """A misspelt name would never be measured and never be missed."""
-    found = spreads([measured()])
-    assert [budget.name for budget in budgets if budget.judge(found).met is None] == []
+    verdicts = report(*bench(name).budgets, runs=[measured()]).verdicts
+    assert [verdict.name for verdict in verdicts if verdict.met is None] == []
 
 
 def test_cells_are_short_and_verdicts_line_up() -> None:

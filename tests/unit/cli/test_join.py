@@ -13,11 +13,10 @@ from infra.cli.cluster import Edge
 from infra.cli.exits import Exit
 from infra.cli.main import main
 from infra.native.join import checks, mdns
-from infra.native.join.errors import JoinError, KafkaAway, NodeTaken, OtherCluster
 from infra.native.join.invitation import Invitation, read_token
 from shared.clock import LoopClock
 from shared.contracts.credits import Credits
-from shared.errors import LogUnavailable
+from shared.errors import ConfigurationError, Conflict, LogUnavailable, TuttiError
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic
 from shared.partitions import TopicSettings
@@ -37,7 +36,7 @@ def checked(before: Callable[[MemoryLog], Awaitable[None]], topics: Topics = TOP
         await before(log)
         try:
             await checks.check(log, topics, SERVERS, node)
-        except JoinError as error:
+        except TuttiError as error:
             return type(error).__name__ if "\n" not in error.message else error.message
         return None
 
@@ -89,14 +88,14 @@ async def failing(log: MemoryLog) -> None:
     ("before", "kind"),
     [
         (ready, None),
-        (telling, NodeTaken),
-        (nothing, OtherCluster),
-        (another_count, OtherCluster),
-        (away, KafkaAway),
-        (failing, KafkaAway),
+        (telling, Conflict),
+        (nothing, ConfigurationError),
+        (another_count, ConfigurationError),
+        (away, LogUnavailable),
+        (failing, LogUnavailable),
     ],
 )
-def test_a_machine_joins_only_what_it_fits(before: Callable[[MemoryLog], Awaitable[None]], kind: type[JoinError] | None) -> None:
+def test_a_machine_joins_only_what_it_fits(before: Callable[[MemoryLog], Awaitable[None]], kind: type[TuttiError] | None) -> None:
     """Each reason is an error of its own."""
     assert checked(before) == (kind and kind.__name__)
 

@@ -72,7 +72,7 @@ def test_a_wrong_setting_is_named_as_its_variable(home: Path, monkeypatch: pytes
 
 def test_every_taken_port_is_told_before_anything_is_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that the last service needs is not found out after minutes of downloads."""
-    monkeypatch.setattr(install, "check", lambda *_: None)
+    monkeypatch.setattr(install, "require", lambda *_: None)
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         taken = [server.getsockname()[1] for server in (one, two)]
         for setting, port in zip(("HTTP_PORTS__INGRESS", "KAFKA_CONTROLLER_PORT"), taken, strict=True):

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from infra.lab.compose import __main__ as images
+from infra.lab import make
 from infra.lab.compose.engine import Engine
 from infra.native.errors import StartFailed
 from tests.support import containers
@@ -15,29 +16,25 @@ from tests.support import containers
 ROOT = Path(__file__).parents[3]
 
 
-def test_without_an_engine_it_is_said_what_is_not_tested(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_an_engine_it_is_said_what_is_not_tested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With an exit code of its own, and how to get one; nothing is installed where that is forbidden."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TUTTI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TUTTI_NO_APT", "1")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(SystemExit) as ended:
-        images.main()
-    assert ended.value.code == images.EXIT_MISSING
-    assert "NOT TESTED: docker-compose.yml in containers: `dockerd`" in (said := capsys.readouterr().err)
+    ended = CliRunner().invoke(make.main, ["compose"])
+    assert ended.exit_code == make.EXIT_MISSING
+    assert "NOT TESTED: docker-compose.yml in containers: `dockerd`" in (said := ended.stderr)
     assert "apt-get install -y --no-install-recommends docker.io iptables" in said
     assert not (tmp_path / "cache").exists()
 
 
-def test_without_root_it_is_said_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_root_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is looked for."""
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
-    with pytest.raises(SystemExit) as ended:
-        images.main()
-    assert ended.value.code == images.EXIT_MISSING
-    assert "which takes root" in capsys.readouterr().err
+    ended = CliRunner().invoke(make.main, ["compose"])
+    assert ended.exit_code == make.EXIT_MISSING
+    assert "which takes root" in ended.stderr
 
 
 def test_a_command_that_fails_says_its_end(tmp_path: Path) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from infra.lab import golang
-from infra.lab.kubernetes import __main__ as kubernetes
+from infra.lab import golang, make
 from infra.native.errors import MissingTool, StartFailed
 
 
-def test_helm_check_without_go_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_helm_check_without_go_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With an exit code of its own, before anything is downloaded."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TUTTI_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(SystemExit) as ended:
-        kubernetes.main()
-    assert ended.value.code == kubernetes.EXIT_MISSING
-    assert "Go is missing" in (said := capsys.readouterr().err)
+    ended = CliRunner().invoke(make.main, ["kubernetes"])
+    assert ended.exit_code == make.EXIT_MISSING
+    assert "Go is missing" in (said := ended.stderr)
     assert "install it from go.dev" in said
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["kubernetes.lock"]
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from infra.cli.join import chosen
-from infra.native.errors import Unwritable
+from infra.native.errors import NativeError
 from infra.native.join import mdns, units, worker
-from infra.native.join.errors import NoCluster, NoServiceManager, SeveralClusters, WrongToken
 from infra.native.join.invitation import Invitation, read_token
 from infra.native.join.units import Unit
 from infra.native.join.worker import Joined
 from infra.native.node import ModelNode
 from infra.native.paths import StackHome
+from shared.errors import InvalidInput, NotFound
 from shared.kafka.client.security import security_of
 from shared.partitions import TopicSettings
 from shared.topics import Topics
@@ -63,7 +63,7 @@ def test_each_damage_to_a_token_is_seen(data: st.DataObject) -> None:
     damaged = data.draw(st.sampled_from([token[:at] + token[at + 1 :], token[:at] + odd + token[at + 1 :], token[:at]]))
     if damaged == token:
         return
-    with pytest.raises(WrongToken) as caught:
+    with pytest.raises(InvalidInput) as caught:
         read_token(damaged, NOW)
     assert token[13:25] not in caught.value.message
     assert caught.value.__cause__ is None
@@ -72,7 +72,7 @@ def test_each_damage_to_a_token_is_seen(data: st.DataObject) -> None:
 @pytest.mark.parametrize("odd", ["", "hello", "tutti-join-1.", "tutti-join-2.AAAA", "tutti-join-1." + "A" * 100_000])
 def test_what_is_no_token_is_told(odd: str) -> None:
     """Of whatever size."""
-    with pytest.raises(WrongToken):
+    with pytest.raises(InvalidInput):
         read_token(odd, NOW)
 
 
@@ -84,13 +84,13 @@ def test_a_bomb_is_not_unpacked() -> None:
     from infra.native.join.invitation import PREFIX, _digest
 
     packed = zlib.compress(b" " * 50_000_000)
-    with pytest.raises(WrongToken):
+    with pytest.raises(InvalidInput):
         read_token(PREFIX + base64.urlsafe_b64encode(_digest(packed) + packed).decode(), NOW)
 
 
 def test_a_token_has_an_end() -> None:
     """By this machine's clock; without a date it has none."""
-    with pytest.raises(WrongToken, match="time is over"):
+    with pytest.raises(InvalidInput, match="time is over"):
         read_token(GUARDED.token(), NOW + 60)
     assert read_token(OPEN.token(), 1e11) == OPEN
 
@@ -135,11 +135,11 @@ def test_one_cluster_is_chosen_or_it_is_said_why_not() -> None:
     """None, several, another one: each has its error, and names what there is."""
     assert chosen([OPEN], None) is OPEN
     assert chosen([OPEN, GUARDED], "office") is GUARDED
-    with pytest.raises(NoCluster, match="join-token"):
+    with pytest.raises(NotFound, match="join-token"):
         chosen([], None)
-    with pytest.raises(NoCluster, match="there are: lab"):
+    with pytest.raises(NotFound, match="there are: lab"):
         chosen([OPEN], "office")
-    with pytest.raises(SeveralClusters, match="lab, office; choose"):
+    with pytest.raises(InvalidInput, match="lab, office; choose"):
         chosen([OPEN, GUARDED], None)
 
 
@@ -165,7 +165,7 @@ def test_a_shell_reads_the_same(tmp_path: Path) -> None:
     script = f'set -a; . {tmp_path / "e"}; printf "%s|%s" "$TUTTI_A" "$TUTTI_B"'
     shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown == f"{odd['TUTTI_A']}|"
-    with pytest.raises(Unwritable):
+    with pytest.raises(NativeError):
         worker.write_environment(tmp_path / "e", {"TUTTI_A": "1\nTUTTI_B=2"})
 
 
@@ -265,8 +265,8 @@ def test_a_unit_is_installed_started_and_removed(told: Path, tmp_path: Path) -> 
 def test_a_machine_without_a_manager_of_services_says_so(monkeypatch: pytest.MonkeyPatch, told: Path, tmp_path: Path) -> None:
     """A container, for example; and one whose manager refuses, in its own words."""
     (tmp_path / "bin/systemctl").write_text("#!/bin/sh\necho it is masked >&2; exit 1\n")
-    with pytest.raises(NoServiceManager, match="it is masked"):
+    with pytest.raises(NativeError, match="it is masked"):
         Unit(joined(tmp_path), "user").install()
     monkeypatch.setattr(units, "SYSTEMD", tmp_path / "not there")
-    with pytest.raises(NoServiceManager, match="join without it"):
+    with pytest.raises(NativeError, match="join without it"):
         units.kind_here()

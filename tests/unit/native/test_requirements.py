@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.native import install
-from infra.native.errors import AlreadyRunning, MissingTool, Unwritable
+from infra.native.errors import MissingTool, NativeError
 from infra.native.install import Need
 from infra.native.paths import locked, writing
 from tests.support.native import required
@@ -32,13 +32,18 @@ def test_a_missing_component_fails_where_it_is_required(environment: dict[str, s
 
 
 def test_all_that_is_missing_is_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without permission nothing is installed; the message can be pasted into a shell. What is there is not asked for."""
+    """Without permission nothing is installed, nor where it is only required; the message can be pasted into a shell. What is there is not
+    asked for.
+    """
     monkeypatch.setenv(install.FORBID, "1")
     needs = (
         Need("sh", ("dash",), "is there"),
         Need("no-such", ("one", "two"), "for this"),
         Need("none-such", ("two", "three"), "for that"),
     )
+    with pytest.raises(MissingTool):
+        install.provide(*needs)
+    monkeypatch.delenv(install.FORBID)
     with pytest.raises(MissingTool) as raised:
         install.require(*needs)
     assert raised.value.message.startswith("`no-such` (for this) and `none-such` (for that) are missing; install with: ")
@@ -55,13 +60,13 @@ def test_a_user_gets_the_command_that_this_machine_has(monkeypatch: pytest.Monke
 
 def test_a_lock_keeps_a_second_command_out(tmp_path: Path) -> None:
     """Two `tutti up` in one directory do not race: the second is told."""
-    with locked(tmp_path / "lock"), pytest.raises(AlreadyRunning), locked(tmp_path / "lock", wait=False):
+    with locked(tmp_path / "lock"), pytest.raises(NativeError), locked(tmp_path / "lock", wait=False):
         pass
 
 
 def test_a_full_disk_is_an_error_of_ours_and_a_defect_is_not(tmp_path: Path) -> None:
     """One line instead of a traceback, but only for what a person can mend."""
-    with pytest.raises(Unwritable, match=r"No space left on device \(x\); data lies under TUTTI_HOME"), writing():
+    with pytest.raises(NativeError, match=r"No space left on device \(x\); data lies under TUTTI_HOME"), writing():
         raise OSError(errno.ENOSPC, "No space left on device", "x")
     with pytest.raises(FileNotFoundError), writing():
         (tmp_path / "none").read_text()

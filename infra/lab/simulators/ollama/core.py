@@ -10,6 +10,7 @@ which the node notices at once while the request waits, and at the next token on
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from random import Random
 from typing import Any
@@ -17,15 +18,15 @@ from typing import Any
 from infra.lab.simulators.ollama import wire
 from infra.lab.simulators.ollama.call import Call, Chunk
 from infra.lab.simulators.ollama.errors import ConnectionDropped, OllamaError, model_not_found
-from infra.lab.simulators.ollama.faults import Faults
 from infra.lab.simulators.ollama.inference import Engine
 from infra.lab.simulators.ollama.library import Library
-from infra.lab.simulators.ollama.parameters import Failures, Parameters, Script
-from infra.lab.simulators.ollama.requests import Endpoint, canonical, find_model, read
+from infra.lab.simulators.ollama.parameters import FailureMode, Failures, Parameters, Script, Trigger
+from infra.lab.simulators.ollama.requests import Endpoint, find_model, read
 from infra.lab.simulators.ollama.scheduler import Scheduler
 from infra.lab.simulators.ollama.serving import Run, Serving
 from infra.lab.simulators.ollama.truth import Truth
 from shared.clock import Clock
+from shared.model_names import canonical
 
 
 class SimulatedOllama:
@@ -190,3 +191,36 @@ class SimulatedOllama:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._scheduler.close()
+
+
+class Faults:
+    """Which failure, if any, strikes a request: triggers first, in order, then chance, mode by mode. `change` replaces them at run time."""
+
+    def __init__(self, failures: Failures, random: Random) -> None:
+        self._random = random
+        self.change(failures)
+
+    def change(self, failures: Failures) -> None:
+        """From the next request on. Triggers count from the start again."""
+        self.failures = failures
+        self._matches: Counter[int] = Counter()
+        self._struck: Counter[int] = Counter()
+
+    def draw(self, model: str, prompt: str) -> FailureMode | None:
+        """The failure of one request; at most one."""
+        for number, trigger in enumerate(self.failures.triggers):
+            if _matches(trigger, model, prompt) and self._strikes(number, trigger):
+                return trigger.mode
+        chances = self.failures.chances
+        return next((mode for mode in FailureMode if (chance := chances.get(mode)) and self._random.random() < chance), None)
+
+    def _strikes(self, number: int, trigger: Trigger) -> bool:
+        self._matches[number] += 1
+        if self._matches[number] % trigger.every or (trigger.times is not None and self._struck[number] >= trigger.times):
+            return False
+        self._struck[number] += 1
+        return True
+
+
+def _matches(trigger: Trigger, model: str, prompt: str) -> bool:
+    return trigger.contains in prompt and trigger.model in ("", model)

@@ -1,4 +1,6 @@
-"""Fields of a request as Ollama's Go server decodes them, and what it says when one has the wrong type (worded as 0.34 does)."""
+"""Fields of a request as Ollama's Go server decodes them, and what it says when one has the wrong type (worded as 0.34
+does). Written here: no library of Python's speaks as encoding/json does.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +35,21 @@ class Fields:
 
     def objects(self, name: str) -> list[Mapping[str, Any]]:
         """A list of objects; empty when absent."""
-        value = self._body.get(name)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self._wrong(name, value)
-        for part in value:
-            if not isinstance(part, Mapping):
-                raise self._wrong(name, part)
-        return value
+        found: list[Mapping[str, Any]] = self._of(name, list, [])
+        if wrong := [part for part in found if not isinstance(part, Mapping)]:
+            raise self._wrong(name, wrong[0])
+        return found
 
     def object(self, name: str) -> Mapping[str, Any]:
         """An object; empty when absent."""
+        found: Mapping[str, Any] = self._of(name, Mapping, {})
+        return found
+
+    def _of(self, name: str, kind: type, absent: Any) -> Any:
         value = self._body.get(name)
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
+        if value is not None and not isinstance(value, kind):
             raise self._wrong(name, value)
-        return value
+        return absent if value is None else value
 
     def _wrong(self, name: str, value: Any) -> Exception:
         return _mismatch(self._struct, name, value, _GO_TYPES.get(name, "string"))

@@ -11,7 +11,7 @@ from math import inf
 from random import Random
 
 from infra.lab.simulators.ollama.memory import slowdown
-from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
+from infra.lab.simulators.ollama.parameters import Parameters
 from infra.lab.simulators.ollama.scheduler import Runner
 from shared.clock import Clock
 
@@ -21,16 +21,6 @@ CHARACTERS_PER_TOKEN = 4
 def count_tokens(text: str) -> int:
     """Tokens of a prompt; an empty one has none."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
-
-
-def decode_speed(model: ModelParameters, node: Parameters) -> float:
-    """Tokens/s of one sequence alone, completely in fast memory."""
-    return model.decode_tokens_per_second or node.decode_gb_per_second / model.size_gb
-
-
-def prefill_speed(model: ModelParameters, node: Parameters) -> float:
-    """Prompt tokens/s, completely in fast memory."""
-    return model.prefill_tokens_per_second or node.prefill_gb_per_second / model.size_gb
 
 
 class Engine:
@@ -45,7 +35,7 @@ class Engine:
 
     async def read(self, runner: Runner, tokens: int) -> None:
         """Compute a prompt's uncached tokens."""
-        speed = prefill_speed(runner.want.model, self._node) / slowdown(runner.footprint, self._node)
+        speed = self._node.prefill_speed(runner.want.model) / slowdown(runner.footprint, self._node)
         seconds = tokens / speed
         if seconds <= 0:
             return
@@ -57,7 +47,7 @@ class Engine:
 
     def token_seconds(self, runner: Runner) -> float:
         """Time to the next token of one sequence, under the load of this moment, with jitter."""
-        speed = decode_speed(runner.want.model, self._node)
+        speed = self._node.decode_speed(runner.want.model)
         if speed == inf:
             return 0.0
         share = float(max(1, self.writing) ** self._node.decode_sharing)

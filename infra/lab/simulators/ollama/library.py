@@ -11,9 +11,10 @@ from typing import Any
 
 from infra.lab.simulators.ollama.errors import ConnectionDropped, OllamaError, bad_request, model_not_found
 from infra.lab.simulators.ollama.parameters import GIGABYTE, ModelParameters, Parameters
-from infra.lab.simulators.ollama.requests import canonical, find_model
+from infra.lab.simulators.ollama.requests import find_model
 from infra.lab.simulators.ollama.truth import Truth
 from shared.clock import Clock
+from shared.model_names import canonical
 
 _TICK_SECONDS = 0.06
 """Between two lines of progress, as Ollama has it."""

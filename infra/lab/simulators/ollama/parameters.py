@@ -178,6 +178,14 @@ class Parameters(_Values):
     failures: Failures = Failures()
     scripts: tuple[Script, ...] = Field(default=(), max_length=4_096)
 
+    def decode_speed(self, model: ModelParameters) -> float:
+        """Tokens/s of one sequence alone, completely in fast memory."""
+        return model.decode_tokens_per_second or self.decode_gb_per_second / model.size_gb
+
+    def prefill_speed(self, model: ModelParameters) -> float:
+        """Prompt tokens/s, completely in fast memory."""
+        return model.prefill_tokens_per_second or self.prefill_gb_per_second / model.size_gb
+
     def with_(self, **changes: Any) -> Parameters:
         """A checked copy with other values."""
         return Parameters.model_validate(self.model_dump() | changes)

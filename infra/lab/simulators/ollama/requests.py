@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Literal
 
 from infra.lab.simulators.ollama import schema
@@ -12,6 +13,7 @@ from infra.lab.simulators.ollama.errors import OllamaError, bad_request, embedde
 from infra.lab.simulators.ollama.go_json import Fields, keep_alive, text_of
 from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
 from infra.lab.simulators.ollama.scheduler import LoadOptions
+from shared.model_names import canonical
 
 Endpoint = Literal["chat", "generate", "embed"]
 
@@ -127,11 +129,6 @@ def find_model(node: Parameters, name: str) -> ModelParameters | None:
     return next((model for model in node.models if canonical(model.name) == wanted), None)
 
 
-def canonical(name: str) -> str:
-    """With its tag."""
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
 def _check_capability(endpoint: Endpoint, fields: Fields, model: ModelParameters) -> None:
     if endpoint == "embed":
         if "embedding" not in model.capabilities:
@@ -204,7 +201,7 @@ def _format(value: Any) -> Literal["json"] | Mapping[str, Any] | None:
     if not isinstance(value, Mapping):
         raise OllamaError(500, f'invalid format: {json.dumps(json.dumps(value))}; expected "json" or a valid JSON Schema object')
     try:
-        schema.check(value)
+        schema.instance(value, Random(0))
     except schema.InvalidSchema as error:
         raise bad_request(_llama_server_error(f"JSON schema conversion failed:\n{error}")) from error
     return value

@@ -1,4 +1,5 @@
-"""A JSON value that obeys a JSON Schema, drawn from a seeded Random.
+"""A JSON value that obeys a JSON Schema, drawn from a seeded Random. Written here, since libraries (hypothesis-jsonschema, jsf) draw from
+randomness of their own, refuse nothing that Ollama refuses, and would have to be in the image: this is what the simulator answers with.
 
 Common subset: type (one or several), properties, required, additionalProperties, minProperties,
 items, prefixItems, minItems, maxItems, uniqueItems,
@@ -10,20 +11,28 @@ minimum, maximum, exclusive bounds, multipleOf, format (date, date-time, time, e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.lab.simulators.ollama.words import WORDS
 
 Schema = Mapping[str, Any]
+T = TypeVar("T")
 
 MAX_DEPTH = 32
 SHALLOW = 4
 """Below this depth optional parts are left out, so that a recursive schema ends."""
+MOST = 100_000
+"""Items of an array, letters of a string, properties that are asked for."""
 UNSUPPORTED = ("pattern", "not", "if", "patternProperties", "dependentSchemas", "unevaluatedProperties", "contains", "propertyNames")
-LOWER_BOUNDS = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-UPPER_BOUNDS = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
+TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems"), min),
+    "properties": lambda one, other: {**one, **other},
+    "required": lambda one, other: list(dict.fromkeys([*one, *other])),
+}
+"""Where two schemas hold at once; of other keywords the second wins."""
 FORMATS = {
     "date": "2026-01-31",
     "date-time": "2026-01-31T12:00:00Z",
@@ -38,14 +47,14 @@ class InvalidSchema(ValueError):
     """The schema is contradictory, too deep, or outside the subset."""
 
 
-def check(schema: Any) -> None:
-    """Refuse what `instance` cannot serve, without drawing a value. Raises InvalidSchema."""
-    instance(schema, Random(0))
-
-
 def instance(schema: Any, random: Random) -> Any:
     """One valid value. Raises InvalidSchema."""
-    return _Generator(schema, random).value(schema, 0)
+    try:
+        return _Generator(schema, random).value(schema, 0)
+    except InvalidSchema:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # a keyword has a value of the wrong kind
+        raise InvalidSchema(f"this is no schema: {error}") from error
 
 
 class _Generator:
@@ -56,186 +65,126 @@ class _Generator:
     def value(self, schema: Any, depth: int) -> Any:
         if schema is True:
             return self._pick(WORDS)
-        if not isinstance(schema, Mapping):
-            raise InvalidSchema("a schema is an object")
-        if depth > MAX_DEPTH:
-            raise InvalidSchema("the schema nests without end")
+        if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+            raise InvalidSchema("a schema is an object, and does not nest without end")
         schema = self._resolved(schema, depth)
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
-            return self._pick(_sequence(schema, "enum"))
-        return self._typed(schema, depth)
+            return self._pick(schema["enum"])
+        kind = schema.get("type", _implied(schema))
+        match self._pick(kind) if isinstance(kind, list) else kind:
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return self._array(schema, depth)
+            case "string":
+                return self._string(schema)
+            case "number":
+                return float(self._number(schema, schema.get("multipleOf")))
+            case "integer":
+                return int(self._number(schema, schema.get("multipleOf", 1)))
+            case "boolean":
+                return self._random.random() < 0.5
+            case "null":
+                return None
+        raise InvalidSchema(f"unknown type {kind!r}")
 
     def _resolved(self, schema: Schema, depth: int) -> Schema:
         """Follow $ref, merge allOf, choose of anyOf and oneOf (the simplest one when deep)."""
-        for keyword in UNSUPPORTED:
-            if keyword in schema:
-                raise InvalidSchema(f"unsupported keyword {keyword}")
+        if unknown := [keyword for keyword in UNSUPPORTED if keyword in schema]:
+            raise InvalidSchema(f"unsupported keyword {unknown[0]}")
         for _ in range(MAX_DEPTH):
-            if "$ref" in schema:
-                schema = _merged(_without(schema, "$ref"), self._target(schema["$ref"]))
-            elif "allOf" in schema:
-                parts = _sequence(schema, "allOf")
-                schema = _without(schema, "allOf")
-                for part in parts:
-                    schema = _merged(schema, part)
-            elif "anyOf" in schema or "oneOf" in schema:
-                keyword = "anyOf" if "anyOf" in schema else "oneOf"
-                options = _sequence(schema, keyword)
-                choice = min(options, key=_weight) if depth >= SHALLOW else self._pick(options)
-                schema = _merged(_without(schema, keyword), choice)
-            else:
+            keyword = next((name for name in ("$ref", "allOf", "anyOf", "oneOf") if name in schema), None)
+            if keyword is None:
                 return schema
+            rest, found = {name: value for name, value in schema.items() if name != keyword}, schema[keyword]
+            if keyword == "$ref":
+                parts = [self._target(found)]
+            elif keyword == "allOf":
+                parts = found
+            else:
+                parts = [min(found, key=_weight) if depth >= SHALLOW else self._pick(found)]
+            schema = rest
+            for part in parts:
+                both = {name: TIGHTER[name](schema[name], part[name]) for name in TIGHTER if name in schema and name in part}
+                schema = {**schema, **part, **both}
         raise InvalidSchema("references without end")
 
-    def _target(self, reference: Any) -> Schema:
-        if not isinstance(reference, str) or not reference.startswith("#"):
+    def _target(self, reference: str) -> Schema:
+        if not reference.startswith("#"):
             raise InvalidSchema(f"only local references are supported: {reference}")
         target = self._root
         for part in reference[1:].split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
-            if not isinstance(target, Mapping) or name not in target:
-                raise InvalidSchema(f"unresolved reference {reference}")
-            target = target[name]
-        if not isinstance(target, Mapping):
-            raise InvalidSchema(f"unresolved reference {reference}")
-        return target
-
-    def _typed(self, schema: Schema, depth: int) -> Any:
-        kind = schema.get("type", _implied(schema))
-        if isinstance(kind, list):
-            kind = self._pick(_sequence(schema, "type"))
-        makers: dict[str, Callable[[], Any]] = {
-            "object": lambda: self._object(schema, depth),
-            "array": lambda: self._array(schema, depth),
-            "string": lambda: self._string(schema),
-            "number": lambda: self._number(schema),
-            "integer": lambda: self._integer(schema),
-            "boolean": lambda: self._random.random() < 0.5,
-            "null": lambda: None,
-        }
-        if not isinstance(kind, str) or kind not in makers:
-            raise InvalidSchema(f"unknown type {kind!r}")
-        return makers[kind]()
+            target = target[part.replace("~1", "/").replace("~0", "~")]
+        found: Schema = target
+        return found
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
-        properties = schema.get("properties", {})
-        required = schema.get("required", [])
-        if not isinstance(properties, Mapping) or not isinstance(required, list | tuple):
-            raise InvalidSchema("properties is an object, required a list")
+        properties, required, extra = schema.get("properties", {}), schema.get("required", []), schema.get("additionalProperties", True)
         chosen = {name: part for name, part in properties.items() if name in required or (depth < SHALLOW and part is not False)}
-        extra = schema.get("additionalProperties", True)
         missing = [name for name in required if name not in properties]
-        missing += [f"extra_{number}" for number in range(schema.get("minProperties", 0) - len(chosen) - len(missing))]
+        missing += [f"extra_{number}" for number in range(_least_most(schema, "Properties", 0)[0] - len(chosen) - len(missing))]
         if missing and extra is False:
             raise InvalidSchema(f"required but not allowed: {', '.join(map(str, missing))}")
-        chosen.update(dict.fromkeys(missing, extra))
-        return {name: self.value(part, depth + 1) for name, part in chosen.items()}
+        return {name: self.value(part, depth + 1) for name, part in {**chosen, **dict.fromkeys(missing, extra)}.items()}
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
-        prefix = schema.get("prefixItems", [])
-        least = schema.get("minItems", 0)
-        most = schema.get("maxItems", max(least, 3))
-        if not isinstance(prefix, list) or not _is_count(least) or not _is_count(most) or least > most:
-            raise InvalidSchema("minItems and maxItems contradict each other")
+        prefix, items = schema.get("prefixItems", []), schema.get("items", True)
+        least, most = _least_most(schema, "Items", 3)
         count = least if depth >= SHALLOW else self._between(min(max(least, 1), most), min(most, least + 3))
-        items = schema.get("items", True)
-        if items is False:
-            count = min(count, len(prefix))
         values: list[Any] = []
-        for number in range(count):
-            part = prefix[number] if number < len(prefix) else items
-            values.append(self._another(part, values, depth) if schema.get("uniqueItems") else self.value(part, depth + 1))
+        for number in range(min(count, len(prefix)) if items is False else count):
+            value = self.value(part := prefix[number] if number < len(prefix) else items, depth + 1)
+            for _ in range(100):
+                if not schema.get("uniqueItems") or value not in values:
+                    break
+                value = self.value(part, depth + 1)
+            else:
+                raise InvalidSchema("not enough different values for uniqueItems")
+            values.append(value)
         return values
-
-    def _another(self, schema: Any, others: list[Any], depth: int) -> Any:
-        for _ in range(100):
-            value = self.value(schema, depth + 1)
-            if value not in others:
-                return value
-        raise InvalidSchema("not enough different values for uniqueItems")
 
     def _string(self, schema: Schema) -> str:
         if (known := schema.get("format")) in FORMATS:
             return FORMATS[known]
-        least = schema.get("minLength", 0)
-        most = schema.get("maxLength", max(least, 24))
-        if not _is_count(least) or not _is_count(most) or least > most:
-            raise InvalidSchema("minLength and maxLength contradict each other")
-        text: str = self._pick(WORDS)
+        least, most = _least_most(schema, "Length", 24)
+        text = self._pick(WORDS)
         while len(text) < least or (len(text) < most and self._random.random() < 0.5):
             text += " " + self._pick(WORDS)
         return text[:most].strip().ljust(least, "x")
 
-    def _integer(self, schema: Schema) -> int:
-        step = schema.get("multipleOf", 1)
-        low, high = self._bounds(schema)
-        if "exclusiveMinimum" in schema:
-            low = math.floor(max(low, schema["exclusiveMinimum"])) + 1 if schema["exclusiveMinimum"] >= low else low
-        if "exclusiveMaximum" in schema:
-            high = math.ceil(min(high, schema["exclusiveMaximum"])) - 1 if schema["exclusiveMaximum"] <= high else high
-        first, last = math.ceil(low / step), math.floor(high / step)
-        if first > last:
-            raise InvalidSchema("no integer lies within the bounds")
-        return int(self._between(first, last) * step)
-
-    def _number(self, schema: Schema) -> float:
-        low, high = self._bounds(schema)
-        if "multipleOf" in schema:
-            step = schema["multipleOf"]
-            first, last = math.ceil(low / step), math.floor(high / step)
-            first += first * step == schema.get("exclusiveMinimum")
-            last -= last * step == schema.get("exclusiveMaximum")
-            if first > last:
-                raise InvalidSchema("no number lies within the bounds")
-            return self._between(first, last) * float(step)
-        if low > high:
-            raise InvalidSchema("no number lies within the bounds")
-        middle = low + (high - low) * (0.25 + self._random.random() / 2)
-        rounded = round(middle, 2)
-        return float(rounded if low < rounded < high else middle)
-
-    def _bounds(self, schema: Schema) -> tuple[float, float]:
+    def _number(self, schema: Schema, step: float | None) -> float:
+        """Of `step` a whole multiple; without one a little rounded, from the middle of the bounds."""
         lows = [schema[name] for name in ("minimum", "exclusiveMinimum") if name in schema]
         highs = [schema[name] for name in ("maximum", "exclusiveMaximum") if name in schema]
-        if not all(isinstance(bound, int | float) for bound in (*lows, *highs)):
-            raise InvalidSchema("bounds are numbers")
         low = max(lows) if lows else min(0, min(highs) - 100) if highs else 0
-        return low, min(highs) if highs else low + 100
+        high = min(highs, default=low + 100)
+        if step is None and low <= high:
+            middle = low + (high - low) * (0.25 + self._random.random() / 2)
+            return float(rounded if low < (rounded := round(middle, 2)) < high else middle)
+        step = step or 1
+        first, last = math.ceil(low / step), math.floor(high / step)
+        first += first * step <= schema.get("exclusiveMinimum", -math.inf)
+        last -= last * step >= schema.get("exclusiveMaximum", math.inf)
+        if first > last:
+            raise InvalidSchema("no number lies within the bounds")
+        return self._between(first, last) * step
 
     def _between(self, low: int, high: int) -> int:
         return low + int(self._random.random() * (high - low + 1))
 
-    def _pick(self, options: Any) -> Any:
+    def _pick(self, options: Sequence[T]) -> T:
         return options[int(self._random.random() * len(options))]
 
 
-def _sequence(schema: Schema, keyword: str) -> list[Any]:
-    options = schema[keyword]
-    if not isinstance(options, list) or not options:
-        raise InvalidSchema(f"{keyword} is a list of at least one")
-    return options
-
-
-def _without(schema: Schema, keyword: str) -> dict[str, Any]:
-    return {name: value for name, value in schema.items() if name != keyword}
-
-
-def _merged(one: Schema, other: Any) -> dict[str, Any]:
-    """Both at once: properties and required are united, the tighter bound holds, of other keywords the second wins."""
-    if not isinstance(other, Mapping):
-        raise InvalidSchema("a schema is an object")
-    merged = {**one, **other}
-    for keywords, tighter in ((LOWER_BOUNDS, max), (UPPER_BOUNDS, min)):
-        for keyword in keywords:
-            if keyword in one and keyword in other:
-                merged[keyword] = tighter(one[keyword], other[keyword])
-    if "properties" in one and "properties" in other:
-        merged["properties"] = {**one["properties"], **other["properties"]}
-    if "required" in one and "required" in other:
-        merged["required"] = list(dict.fromkeys([*one["required"], *other["required"]]))
-    return merged
+def _least_most(schema: Schema, what: str, usual: int) -> tuple[int, int]:
+    """Raises InvalidSchema of bounds that contradict each other, or are beyond MOST."""
+    least = schema.get(f"min{what}", 0)
+    most = schema.get(f"max{what}", max(least, usual))
+    if not 0 <= least <= min(most, MOST):
+        raise InvalidSchema(f"min{what} and max{what} contradict each other, or are too large")
+    return least, most
 
 
 def _implied(schema: Schema) -> str:
@@ -251,7 +200,3 @@ def _weight(schema: Any) -> int:
     if not isinstance(schema, Mapping):
         return 0
     return 2 if "$ref" in schema else 1 if _implied(schema) in ("object", "array") or schema.get("type") in ("object", "array") else 0
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

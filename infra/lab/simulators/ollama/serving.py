@@ -10,7 +10,6 @@ from infra.lab.simulators.ollama.answers import SimulatedAnswer, answer
 from infra.lab.simulators.ollama.call import Call
 from infra.lab.simulators.ollama.errors import BUSY, ConnectionDropped, OllamaError, bad_request
 from infra.lab.simulators.ollama.inference import CHARACTERS_PER_TOKEN, Engine, count_tokens
-from infra.lab.simulators.ollama.pacing import Pace
 from infra.lab.simulators.ollama.parameters import FailureMode, Failures, Parameters, Script
 from infra.lab.simulators.ollama.requests import Work
 from infra.lab.simulators.ollama.scheduler import Runner, Scheduler, Want
@@ -18,7 +17,30 @@ from infra.lab.simulators.ollama.slots import Slot, common_prefix
 from infra.lab.simulators.ollama.truth import Truth
 from shared.clock import Clock
 
+YIELD_TOKENS = 32
+"""Tokens that take no time let others run after so many."""
 _BREAKING = (FailureMode.MID_STREAM_ERROR, FailureMode.DISCONNECT, FailureMode.CRASH)
+
+
+class Pace:
+    """When the next token of a sequence is due. Due times add up: a late wake-up is caught up, and the mean speed holds in real time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due = clock.monotonic()
+        self._free_tokens = 0
+
+    async def wait(self, seconds: float) -> None:
+        """Return when `seconds` after the previous token are over."""
+        if seconds <= 0:
+            self._free_tokens += 1
+            if self._free_tokens % YIELD_TOKENS == 0:
+                await self._clock.sleep(0)
+            return
+        self._due += seconds
+        late = self._clock.monotonic() - self._due
+        if late < 0:
+            await self._clock.sleep(-late)
 
 
 @dataclass(slots=True)

@@ -13,8 +13,9 @@ from math import isinf, log
 from typing import Any
 
 from infra.lab.simulators.ollama.parameters import ModelParameters
-from infra.lab.simulators.ollama.requests import Work, canonical
+from infra.lab.simulators.ollama.requests import Work
 from infra.lab.simulators.ollama.scheduler import Runner
+from shared.model_names import canonical
 
 VERSION = "0.34.0-simulated"
 HEADERS = {"x-simulated": "ollama"}
