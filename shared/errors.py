@@ -11,6 +11,7 @@ TuttiError
 ├── NewerVersion            a record of a newer tutti, which is not ours to judge: a newer process must take it
 ├── NonDeterministicPattern a re-run asked for something else than history says
 ├── ConsumerGaveUp          a consumer has silently stopped; the process ends with exit code 75, and a new one does better
+├── StoreAway               a store (Redis, MongoDB) does not answer in time, or with nonsense
 ├── LogError                Kafka said no, or nothing
 │   ├── LogUnavailable      nobody answers; wait and try again
 │   │   ├── Locked          what lies there is sealed, and the key to it is not here; wait for it
@@ -47,6 +48,13 @@ class InvalidInput(TuttiError):
     """The input is not valid."""
 
     code = "invalid_input"
+    param: str | None = None
+    """What of it, as its author calls it."""
+
+    def __init__(self, message: str | None = None, *, code: str | None = None, param: str | None = None) -> None:
+        """`code`: for whom a program reads it; who catches it apart has a class of its own."""
+        super().__init__(message)
+        self.code, self.param = code or self.code, param or self.param
 
 
 class InvalidRecord(InvalidInput):
@@ -100,6 +108,13 @@ class NonDeterministicPattern(TuttiError):
     """The pattern, run again, asked for something else than its history says."""
 
     code = "non_deterministic_pattern"
+
+
+class StoreAway(TuttiError):
+    """The store does not answer."""
+
+    code = "store_away"
+    retryable = True
 
 
 class LogError(TuttiError):

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from services.sink.mongo import MongoStore
-from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch, StoreAway
+from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch
 from services.sink.queries import JobsQuery
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, StoreAway
 
 pytestmark = [pytest.mark.mongo, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
 LATER = datetime(9999, 1, 1, tzinfo=UTC)

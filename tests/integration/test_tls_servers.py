@@ -23,8 +23,7 @@ from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
 from infra.native.waiting import wait_until
 from services.sink.mongo import MongoStore
-from services.sink.port import StoreAway
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, StoreAway
 from shared.redis_client import open_redis
 from shared.tls import Pair, client_context, server_context
 from tests.support.certificates import Authority, Signed

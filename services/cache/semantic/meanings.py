@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
-from services.cache.port import CacheAway, CacheEntry, CacheStore, Finding, FoundEntry
+from services.cache.port import CacheEntry, CacheStore, Finding, FoundEntry
 from services.cache.redis_store import RedisCache
 from services.cache.semantic.cluster import ClusterEmbedder
 from services.cache.semantic.embedding import Embedder, EmbedderAway, Embedding
@@ -25,6 +25,7 @@ from services.cache.semantic.local import LocalEmbedder
 from services.cache.semantic.vectors import Near, VectorSets
 from services.cache.settings import CacheSettings
 from shared.contracts.cache import CacheLookup
+from shared.errors import StoreAway
 from shared.processing.outbox import Outbox
 from shared.processing.tries import Tries
 from shared.service import Environment
@@ -91,8 +92,8 @@ class Semantic:
         try:
             async with asyncio.timeout(self._settings.semantic_seconds):
                 return await self._near(lookups)
-        except (TimeoutError, CacheAway) as error:
-            metrics.CACHE_MEANINGS.labels("store" if isinstance(error, CacheAway) else "late").inc(len(lookups))
+        except (TimeoutError, StoreAway) as error:
+            metrics.CACHE_MEANINGS.labels("store" if isinstance(error, StoreAway) else "late").inc(len(lookups))
             return [None] * len(lookups)
 
     async def _near(self, lookups: Sequence[CacheLookup]) -> list[Hit]:
@@ -195,7 +196,7 @@ class Semantic:
                 try:
                     async with asyncio.timeout(LEARN_SECONDS):
                         await self._learn(entry)
-                except (TimeoutError, CacheAway, EmbedderAway):
+                except (TimeoutError, StoreAway, EmbedderAway):
                     metrics.CACHE_MEANINGS.labels("not_learnt").inc()
 
     async def _learn(self, entry: CacheEntry) -> None:

@@ -29,12 +29,12 @@ from starlette.types import Message, Receive, Scope, Send
 from services.sink.others import keep_replay
 from services.sink.page.looking import MOST_LETTERS, Picture, Watching
 from services.sink.page.present import COLUMNS, tree
-from services.sink.port import LETTERS, Batch, Document, Store, StoreAway
+from services.sink.port import LETTERS, Batch, Document, Store
 from services.sink.query_api import Answered
 from services.sink.settings import SinkSettings
 from shared.access import Access, Client, Right
 from shared.clock import within
-from shared.errors import InvalidInput, NotFound, TooLarge
+from shared.errors import InvalidInput, NotFound, StoreAway, TooLarge
 from shared.problem import Problem, Refused
 from shared.processing.replay import Letter, address, letters_of, original, send_again
 from shared.processing.tail import stretches
