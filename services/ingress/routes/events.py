@@ -18,6 +18,7 @@ from services.ingress.dialects.tutti import requests as dialect
 from services.ingress.handlers import Door
 from services.ingress.http import sse
 from services.ingress.replies.register import Following, WaitKind
+from services.ingress.routes.asking import in_text, reader_of
 from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
 from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes
 from services.ingress.status.shown import RawEvent, parse
@@ -26,7 +27,7 @@ from shared.contracts import ids
 from shared.contracts.result import Result
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?")
-_HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
+_HEADERS = in_text(sse.HEADERS)
 
 
 class Cursor:
@@ -58,8 +59,7 @@ class JobEvents:
         if status is None:
             raise not_found(job)
         door.stay()
-        reader = Following(WaitKind.EVENTS, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
+        reader = reader_of(door, WaitKind.EVENTS, status.owner)
         cursor = Cursor(request.headers.get("last-event-id"))
         return ReaderStream(door, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 

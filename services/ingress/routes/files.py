@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.dialects.openai import batches
 from services.ingress.dialects.port import Dialect
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import InvalidQuery, call_headers, query_tenant
+from services.ingress.http.exchange import InvalidQuery, call_headers
 from services.ingress.http.uploads import FILE_BYTES, PIECE_BYTES, Upload
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
+from services.ingress.routes.asking import as_json, client_of, reader_of
 from services.ingress.routes.batch_output import BatchOutput
 from services.ingress.routes.jobs import ReaderStream
 from services.ingress.routes.telling import seen
 from services.ingress.status.files import KEPT_SECONDS, MOST_OF_TENANT
-from shared.access import Client
 from shared.contracts.batch import BatchChanged, StoredFile
 from shared.errors import TooLarge
 
@@ -33,13 +32,6 @@ _HELD_BYTES = 2 * PIECE_BYTES
 def not_found(what: str, name: str) -> Refused:
     """404: unknown and another tenant's look alike."""
     return Refused(Problem(404, f"{what}_not_found", f"no such {what}: {name[:128]!r}", "id"))
-
-
-def client_of(door: Door, request: Request) -> tuple[Client, str]:
-    """Who calls, and for which tenant. Raises Refused (401, 403)."""
-    call = call_headers(request.scope)
-    client = door.access.identify(call.api_key)
-    return client, client.tenant_of(call.tenant or query_tenant(request))
 
 
 def page(request: Request, found: list[dict[str, Any]], usual: int, most: int) -> bytes:
@@ -80,7 +72,7 @@ class FileRoutes:
                 door.bodies.let_go(reader)
             file = self._file(tenant, upload, tuple(pieces))
             await self._files.put(file)
-        return _json(batches.file_object(file))
+        return as_json(batches.file_object(file))
 
     def _file(self, tenant: str, upload: Upload, pieces: tuple[Any, ...]) -> StoredFile:
         """Raises Refused."""
@@ -110,14 +102,13 @@ class FileRoutes:
     async def get(self, request: Request) -> Response:
         found = await self._found(request)
         if isinstance(found, StoredFile):
-            return _json(batches.file_object(found))
-        return _json(batches.made_file(*found, KEPT_SECONDS))
+            return as_json(batches.file_object(found))
+        return as_json(batches.made_file(*found, KEPT_SECONDS))
 
     async def content(self, request: Request) -> Response:
         """Its bytes."""
         door, found, (_, tenant) = self._door, await self._found(request), client_of(self._door, request)
-        reader = Following(WaitKind.END, tenant, door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
+        reader = reader_of(door, WaitKind.END, tenant)
         if isinstance(found, StoredFile):
             content = self._pieces(reader, found)
         else:
@@ -157,7 +148,3 @@ class FileRoutes:
             if known is not None and client.may_see(tenant) and batches.has_file(known, good):
                 return known, good
         raise not_found("file", name)
-
-
-def _json(body: object) -> Response:
-    return Response(to_json(body), media_type="application/json")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.admission.meter import Charge
@@ -23,16 +23,12 @@ from services.ingress.http.exchange import (
     CallHeaders,
     InvalidHeader,
     InvalidQuery,
-    Receive,
-    Scope,
-    Send,
     call_headers,
-    query_tenant,
-    watched,
 )
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.replies.waiters import Follow
+from services.ingress.routes.asking import client_of, in_text, json_stream, reader_of
 from services.ingress.status.mermaid import MEDIA_TYPE, mermaid
 from services.ingress.status.status import JobState, JobStatus
 from services.ingress.submit import is_generated
@@ -61,9 +57,7 @@ def asked_for(door: Door, request: Request, public: str | None = None) -> tuple[
 
     Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
     """
-    call = call_headers(request.scope)
-    client = door.access.identify(call.api_key)
-    tenant = client.tenant_of(call.tenant or query_tenant(request))
+    client, tenant = client_of(door, request)
     job = str(request.path_params["job"]) if public is None else public
     if not _PUBLIC_ID.fullmatch(job):
         raise Refused(Problem(404, "job_not_found", "no job has such an id", "id"))
@@ -81,22 +75,6 @@ class JobOrder(NamedTuple):
     tenant: str
     digest: str | None
     trace: str | None
-
-
-class ReaderStream(StreamingResponse):
-    """Its reader is registered as long as it runs."""
-
-    def __init__(self, door: Door, reader: Following, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
-        super().__init__(content, headers=headers)
-        self._door, self._reader = door, reader
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._door.register.enter(self._reader)
-        try:
-            await super().__call__(scope, receive, watched(send, self._reader, self._door.clock))
-        finally:
-            self._door.register.leave(self._reader)
-            self._door.bodies.let_go(self._reader)
 
 
 class Jobs:
@@ -266,9 +244,8 @@ class Jobs:
             line = door.place(status)
             shown = status if line is None else status.model_copy(update={"line": line.rounded()})
             return Response(shown.public(), headers={**headers, **_in_line(line)}, media_type="application/json")
-        reader = Following(WaitKind.END, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
-        return ReaderStream(door, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
+        reader = reader_of(door, WaitKind.END, status.owner)
+        return json_stream(door, reader, self._fetched(reader, status), headers)
 
     async def _fetched(self, reader: Following, status: JobStatus) -> AsyncIterator[bytes]:
         yield await self._door.public(reader, status)
@@ -302,14 +279,14 @@ class Jobs:
     def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
         job, query = ids.public(status.id), _query(status, client)
         location = f"{ROUTE}/{job}{query}"
-        headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
+        headers = {"location": location, "x-tutti-job": job} | in_text(charge.headers)
         if repeated:
             headers[REPEATED] = "true"
         if status.state is JobState.SETTLED:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
             answer = None if status.result is None else status.result.answer
-            headers |= {name.decode(): value.decode() for name, value in cache_headers(asked=False, answer=answer)}
+            headers |= in_text(cache_headers(asked=False, answer=answer))
             return self._shown(status, headers)
         line = self._door.place(status)
         headers |= _in_line(line)
