@@ -10,11 +10,12 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
+from services.ingress.problems import ClientGone, InstanceLeaving, Refused, deadline_passed, of_result
 from services.ingress.replies.assembly import Shown, StreamAssembly, StreamConflict, TextDelta
 from services.ingress.replies.ends import Ends
 from services.ingress.replies.register import Guest, WaitKind
 from shared.contracts.base import INLINE_BYTES
+from shared.contracts.chat import Answer
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
@@ -189,6 +190,24 @@ class Caller:
     def told(self) -> bool:
         """Whether the job has ended; its answer may still be fetched."""
         return self.result is not None or self._fetching is not None
+
+    @property
+    def gone(self) -> bool:
+        """He waits no longer for a job that nothing has ended."""
+        return not self.told and (self.error is None or isinstance(self.error, ClientGone | InstanceLeaving))
+
+    @property
+    def answer(self) -> Answer | None:
+        """Of a job that succeeded."""
+        return self.result.answer if self.result is not None and self.result.status is Status.SUCCEEDED else None
+
+    @property
+    def why_not(self) -> Exception:
+        """Why there is no answer, once the wait has ended."""
+        if self.error is not None:
+            return self.error
+        assert self.result is not None, "only after the wait has ended"
+        return Refused(of_result(self.result))
 
     def wake(self) -> None:
         """Let the request look again."""

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import Receive, Scope, Send, call_headers, query_tenant, watched
+from services.ingress.http.exchange import Receive, Scope, Send, bad_query, call_headers, query_tenant, watched
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
 from shared.access import Client
-from shared.contracts.bounds import IN_WORDS, check_depth
+from shared.contracts.base import IN_WORDS
+from shared.contracts.bounds import check_depth
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -49,6 +50,14 @@ def named(request: Request, part: str, what: str, pattern: str, *, code: str = "
     if not re.fullmatch(pattern, name):
         raise Refused(Problem(400, code, f"{what} has {IN_WORDS[pattern]}", param))
     return name
+
+
+def number_of(request: Request, name: str, usual: int, most: int) -> int:
+    """A query parameter, from 1 on. Raises InvalidInput."""
+    text = request.query_params.get(name, str(usual))
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
+        raise bad_query(name, f"a number from 1 to {most}")
+    return int(text)
 
 
 def unknown(message: str) -> Refused:

@@ -15,9 +15,9 @@ from services.ingress.http.exchange import call_headers
 from services.ingress.http.uploads import PIECE_BYTES
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import WaitKind
-from services.ingress.routes.asking import as_json, body_of
+from services.ingress.routes.asking import as_json, body_of, client_of
 from services.ingress.routes.batch_input import BatchInput
-from services.ingress.routes.files import client_of, not_found, page
+from services.ingress.routes.files import not_found, page
 from services.ingress.routes.telling import seen, told
 from shared.access import OPEN
 from shared.contracts.batch import BatchCancelled, BatchChanged, BatchSubmitted, OfBatch

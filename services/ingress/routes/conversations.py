@@ -18,10 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import InvalidQuery
 from services.ingress.problems import Problem, Refused, kafka_away
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import as_json, body_of, caller, client_of, json_stream, named, reader_of, unknown
+from services.ingress.routes.asking import as_json, body_of, caller, client_of, json_stream, named, number_of, reader_of, unknown
 from services.ingress.routes.telling import told
 from shared.access import Client
 from shared.contracts import ids
@@ -75,7 +74,7 @@ class ConversationRoutes:
     async def get(self, request: Request) -> Response:
         """All that is kept of one: `?turns=` newest turns word for word, oldest first, the summary, the facts, the preferences."""
         door, (client, tenant, name) = self._door, self._asked(request)
-        known, most = self._found(client, tenant, name), _how_many(request)
+        known, most = self._found(client, tenant, name), number_of(request, "turns", _TURNS, _MOST_TURNS)
         head = {**_view(known), **(await self._memory(known)).model_dump(mode="json")}
         reader = reader_of(door, WaitKind.END, tenant)
         return json_stream(door, reader, self._exported(reader, head, known, most))
@@ -162,13 +161,6 @@ class ConversationRoutes:
         if known is None or not client.may_see(tenant):
             raise unknown("there is no such conversation")
         return known
-
-
-def _how_many(request: Request) -> int:
-    given = request.query_params.get("turns", str(_TURNS))
-    if not given.isdecimal() or len(given) > 4 or not 1 <= int(given) <= _MOST_TURNS:
-        raise InvalidQuery("turns", f"a number from 1 to {_MOST_TURNS}")
-    return int(given)
 
 
 def _view(known: ConversationChanged) -> dict[str, Any]:

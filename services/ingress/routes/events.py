@@ -18,8 +18,8 @@ from services.ingress.dialects.tutti import requests as dialect
 from services.ingress.handlers import Door
 from services.ingress.http import sse
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import in_text, reader_of
-from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
+from services.ingress.routes.asking import ReaderStream, in_text, reader_of
+from services.ingress.routes.jobs import asked_for, not_found
 from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes
 from services.ingress.status.shown import RawEvent, parse
 from services.ingress.status.status import JobState, JobStatus

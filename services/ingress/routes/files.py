@@ -11,13 +11,12 @@ from starlette.responses import Response
 from services.ingress.dialects.openai import batches
 from services.ingress.dialects.port import Dialect
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import InvalidQuery, call_headers
+from services.ingress.http.exchange import call_headers
 from services.ingress.http.uploads import FILE_BYTES, PIECE_BYTES, Upload
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import as_json, client_of, reader_of
+from services.ingress.routes.asking import ReaderStream, as_json, client_of, number_of, reader_of
 from services.ingress.routes.batch_output import BatchOutput
-from services.ingress.routes.jobs import ReaderStream
 from services.ingress.routes.telling import seen
 from services.ingress.status.files import KEPT_SECONDS, MOST_OF_TENANT
 from shared.contracts.batch import BatchChanged, StoredFile
@@ -35,13 +34,11 @@ def not_found(what: str, name: str) -> Refused:
 
 
 def page(request: Request, found: list[dict[str, Any]], usual: int, most: int) -> bytes:
-    """Of what was found, newest first, behind `?after=`, at most `?limit=`. Raises InvalidQuery."""
-    limit, after = request.query_params.get("limit", str(usual)), request.query_params.get("after")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:8]) <= most):
-        raise InvalidQuery("limit", f"a number from 1 to {most}")
+    """Of what was found, newest first, behind `?after=`, at most `?limit=`. Raises InvalidInput."""
+    limit, after = number_of(request, "limit", usual, most), request.query_params.get("after")
     names = [one["id"] for one in found]
     first = names.index(after) + 1 if after in names else 0
-    shown = found[first : first + int(limit)]
+    shown = found[first : first + limit]
     return batches.listed(shown, first + len(shown) < len(found))
 
 

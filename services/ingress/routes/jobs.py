@@ -21,8 +21,8 @@ from services.ingress.handlers import Door
 from services.ingress.http.cache_wishes import cache_headers, wishes_of, with_wishes
 from services.ingress.http.exchange import (
     CallHeaders,
-    InvalidHeader,
-    InvalidQuery,
+    bad_header,
+    bad_query,
     call_headers,
 )
 from services.ingress.problems import Problem, Refused
@@ -55,7 +55,7 @@ def asked_for(door: Door, request: Request, public: str | None = None) -> tuple[
     """Who calls, and the id inside the cluster of the job in the path (or of this one): one of his tenant, or of the one that an
     administrator names.
 
-    Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
+    Raises Refused (401, 403, 404), InvalidInput.
     """
     client, tenant = client_of(door, request)
     job = str(request.path_params["job"]) if public is None else public
@@ -121,10 +121,10 @@ class Jobs:
         return status, charge, known is not None
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
-        """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
+        """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidInput."""
         door = self._door
         if call.idempotency_key is not None and submission.id is not None:
-            raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
+            raise bad_header("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or door.submitter.new_id()
         digest = (
@@ -195,7 +195,7 @@ class Jobs:
         except ValueError:
             seconds = math.nan
         if not 0 <= seconds <= self._door.settings.max_wait_seconds:
-            raise InvalidQuery("wait", f"seconds, 0 to {self._door.settings.max_wait_seconds:g}")
+            raise bad_query("wait", f"seconds, 0 to {self._door.settings.max_wait_seconds:g}")
         return seconds
 
     async def _settled(self, order: JobOrder, reader: Following) -> JobStatus | None:
@@ -228,7 +228,7 @@ class Jobs:
         client, job = asked_for(self._door, request)
         form = request.query_params.get("format") or ("mermaid" if MEDIA_TYPE in request.headers.get("accept", "") else "json")
         if form not in ("json", "mermaid"):
-            raise InvalidQuery("format", "json or mermaid")
+            raise bad_query("format", "json or mermaid")
         status = await self._door.visible(client, job)
         if status is None:
             raise not_found(job)

@@ -16,12 +16,12 @@ from services.ingress.dialects.port import Told
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
 from services.ingress.http import sse
-from services.ingress.http.exchange import CallHeaders, InvalidQuery
+from services.ingress.http.exchange import CallHeaders, bad_query
 from services.ingress.problems import Problem, Refused, of_result
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import in_text, json_stream, reader_of
+from services.ingress.routes.asking import ReaderStream, in_text, json_stream, reader_of
 from services.ingress.routes.calls import CallOrder
-from services.ingress.routes.jobs import Jobs, ReaderStream, asked_for, not_found
+from services.ingress.routes.jobs import Jobs, asked_for, not_found
 from services.ingress.status.status import JobState, JobStatus
 from shared.access import Client
 from shared.contracts import ids
@@ -139,10 +139,10 @@ def _shown(told: Told, status: JobStatus) -> bytes:
 
 
 def _after(request: Request) -> int:
-    """Raises InvalidQuery."""
+    """Raises InvalidInput."""
     text = request.query_params.get("starting_after", "-1")
     if not (text == "-1" or (text.isascii() and text.isdigit() and len(text) < 12)):
-        raise InvalidQuery("starting_after", "the sequence_number of an event")
+        raise bad_query("starting_after", "the sequence_number of an event")
     return int(text)
 
 

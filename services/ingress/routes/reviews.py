@@ -6,6 +6,7 @@ changes nothing, and the answer is the same.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -15,15 +16,13 @@ from starlette.responses import Response
 
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused
-from services.ingress.replies.register import WaitKind
 from services.ingress.routes.asking import as_json, body_of, caller, client_of, unknown
+from services.ingress.routes.telling import heard
 from services.ingress.status.reviews import KnownReview
 from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.review import REVIEW_BYTES, Deliberation, ReviewGiven, Said, Unheard
 
-WAIT_SECONDS = 5.0
-"""So long an answer waits for the planner's word."""
 _MOST_SHOWN = 1_000
 _WORDS = {
     Unheard.OVER: (409, "the review is over: others have decided, its time has passed, or its job has ended"),
@@ -73,14 +72,10 @@ class ReviewRoutes:
         client, known = self._known(request)
         review, opened = known.deliberation, known.deliberation.opened
         given = ReviewGiven(job=opened.job, step=opened.step, by=client.name, **dict(said))
-        with door.waiting(WaitKind.END, opened.tenant, WAIT_SECONDS) as reader, door.followers.following(opened.job, reader.news) as news:
-            if self._fate(known, given) is None:
-                await door.open()
-                await door.submitter.decide(given, known.home, opened.tenant)
-            while (fate := self._fate(known, given)) is None and not reader.over:
-                news.clear()
-                if self._fate(known, given) is None:
-                    await news.wait()
+        if self._fate(known, given) is None:
+            write = partial(door.submitter.decide, given, known.home, opened.tenant)
+            await heard(door, opened.tenant, opened.job, lambda: self._fate(known, given) is not None, write)
+        fate = self._fate(known, given)
         if isinstance(fate, Unheard):
             status, message = _WORDS[fate]
             raise Refused(Problem(status, fate.value, message))
