@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.tenant_days import TenantDays
@@ -24,7 +23,7 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.lines import Lines
 from services.ingress.status.newest import Newest
 from services.ingress.status.reviews import Reviews
-from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, last
+from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, kind_in, last
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore
 from shared.contracts import headers
@@ -300,8 +299,4 @@ def _kind_of(record: Record) -> str:
     for name, value in record.headers:
         if name == headers.TYPE:
             return _KINDS.get(value) or value.decode("ascii", "replace")
-    try:
-        body = from_json(record.value or b"")
-    except ValueError:
-        return ""
-    return str(body.get("type", "")) if isinstance(body, dict) else ""
+    return kind_in(record.value or b"")
