@@ -30,13 +30,13 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 
-class PurgeOrder(Purge):
+class _PurgeOrder(Purge):
     """Dry unless it says otherwise."""
 
     dry_run: bool = True
 
 
-class BarOrder(Contract):
+class _BarOrder(Contract):
     """An entry as answers name it (`served.entry`)."""
 
     entry: Fingerprint
@@ -53,7 +53,7 @@ def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> 
         await tell(Act(by=caller(request, access).name, did=did, kind="cache", name=name, tenant=tenant, at=clock.wall()))
 
     async def purge(request: Request) -> dict[str, Any]:
-        order = PurgeOrder.model_validate_json(await body_of(request))
+        order = _PurgeOrder.model_validate_json(await body_of(request))
         which = Purge(**{name: getattr(order, name) for name in Purge.model_fields})
         if which == Purge():
             raise InvalidInput("say of which tenant, model, tag or document: of all is not meant by saying nothing")
@@ -64,7 +64,7 @@ def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> 
         return {"entries": count, "dry_run": order.dry_run}
 
     async def bar(request: Request) -> dict[str, Any]:
-        order = BarOrder.model_validate_json(await body_of(request))
+        order = _BarOrder.model_validate_json(await body_of(request))
         await act(request, "bar", order.entry)
         was_there = await store.bar(order.entry, order.seconds)
         log.info("cache_entry_barred", entry=order.entry, seconds=order.seconds)

@@ -108,7 +108,7 @@ def _readable(total: dict[str, int]) -> Document:
     return shown
 
 
-class PagedQuery(Query):
+class _PagedQuery(Query):
     """What has an instant, newest first. `before`: what the page before calls `next`, since many may have one instant."""
 
     before: Cursor | None = None
@@ -126,7 +126,7 @@ class PagedQuery(Query):
         return found
 
 
-class JobsQuery(PagedQuery):
+class JobsQuery(_PagedQuery):
     """Rows of jobs, those last heard of first."""
 
     status: Status | None = None
@@ -186,7 +186,7 @@ class TopQuery(Query):
         return {"minutes": self.minutes, "whole": len(found) < MOST_RECENT, "rows": [{self.by: key} | row for key, row in ordered]}
 
 
-class TalksQuery(PagedQuery):
+class TalksQuery(_PagedQuery):
     """Conversations, used last first, and what their jobs used. No text of them is here."""
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:

@@ -47,7 +47,7 @@ _NOTHING_CONSUMED = (
 )  # fmt: skip
 
 
-class BlobBodies(Bodies, Protocol):
+class _BlobBodies(Bodies, Protocol):
     """Where inputs and answers above the inline bound lie."""
 
     async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
@@ -55,7 +55,7 @@ class BlobBodies(Bodies, Protocol):
         ...
 
 
-class Registered(Protocol):
+class _Registered(Protocol):
     """What the endpoint last said of itself."""
 
     @property
@@ -82,7 +82,7 @@ class OwnNode:
     """What the runner must know of its node."""
 
     id: str
-    registered: Registered
+    registered: _Registered
     slots: Slots
     health: Health
 
@@ -97,7 +97,7 @@ class Runner:
         backend: Backend,
         *,
         speeds: Speeds,
-        bodies: BlobBodies,
+        bodies: _BlobBodies,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
         settings, self._bodies, self._contexts = here.settings, bodies, Contexts(bodies)

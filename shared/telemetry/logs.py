@@ -62,7 +62,7 @@ def _service_of(logger: str) -> str | None:
     return logger.split(".", 2)[1] if logger.startswith("services.") else None
 
 
-class JsonFormatter(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     """time (UTC, ISO 8601), level, service, instance, logger, event, fields."""
 
     def __init__(self, service: str, instance: str) -> None:
@@ -87,7 +87,7 @@ class JsonFormatter(logging.Formatter):
 def configure(service: str, instance: str, level: str = "info", stream: TextIO | None = None) -> None:
     """Send all logs of this process to `stream` (standard error) as JSON; libraries only from WARNING on."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(service, instance))
+    handler.setFormatter(_JsonFormatter(service, instance))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

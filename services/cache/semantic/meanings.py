@@ -51,7 +51,7 @@ _ANSWER = 1_000
 Hit = tuple[FoundEntry, float] | None
 
 
-class Passed(NamedTuple):
+class _Passed(NamedTuple):
     """An entry that was near a question which a model then answered. `drawn`: it would have been served."""
 
     near: Near
@@ -66,7 +66,7 @@ class Semantic:
         self._store, self._vectors, self._embedder, self._settings = store, vectors, embedder, settings
         self._known: OrderedDict[str, Embedding] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Embedding]] = {}
-        self._candidates: OrderedDict[str, Passed] = OrderedDict()
+        self._candidates: OrderedDict[str, _Passed] = OrderedDict()
         """By the key of the lookup that missed."""
         self._gone: list[tuple[str, str, str]] = []
         """Vectors whose entries are no more: embedder, partition, key."""
@@ -177,7 +177,7 @@ class Semantic:
         may = near.similarity >= asked and _drawn(lookup, "ask") >= chance
         drawn = may and _drawn(lookup, "shadow") < settings.shadow_share
         if not may or drawn:
-            self._candidates[lookup.key] = Passed(near, by, drawn)
+            self._candidates[lookup.key] = _Passed(near, by, drawn)
             if len(self._candidates) > REMEMBERED:
                 self._candidates.popitem(last=False)
         return may and not drawn
@@ -206,7 +206,7 @@ class Semantic:
         vector = await self._vector(entry.meaning.question)
         await self._vectors.add(vector.by, entry.meaning.partition, entry.key, vector.vector, entry.ttl)
 
-    async def _label(self, entry: CacheEntry, candidate: Passed) -> None:
+    async def _label(self, entry: CacheEntry, candidate: _Passed) -> None:
         """Was the candidate's answer the right one?"""
         assert entry.meaning is not None
         [finding] = await self._store.find([candidate.near.key])

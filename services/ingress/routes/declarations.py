@@ -33,7 +33,7 @@ RENDERED = ("prompt", "agent")
 _RENDER_BYTES = 1024 * 1024
 
 
-class DeclarationName(BaseModel):
+class _DeclarationName(BaseModel):
     """What a path must name where something is declared: no version, no alias."""
 
     name: DeclaredName
@@ -77,7 +77,7 @@ class DeclarationRoutes:
     async def put(self, request: Request) -> Response:
         """Declare it: the content's version is `latest` from now on. Answered once Kafka has it."""
         client = caller(self._door, request)
-        name = DeclarationName(name=str(request.path_params["name"])).name
+        name = _DeclarationName(name=str(request.path_params["name"])).name
         given = await body_of(self._door, request, KINDS[self._kind], ENTRY_BYTES)
         check_declared(self._table, name, given, self._door.offered.capabilities)
         now = self._door.clock.wall()

@@ -64,7 +64,7 @@ def asked_for(door: Door, request: Request, public: str | None = None) -> tuple[
     return client, ids.qualified(tenant, job)
 
 
-class JobOrder(NamedTuple):
+class _JobOrder(NamedTuple):
     """What a submission is about. `public` is the job's id as the caller knows it, `job` the one inside the cluster; when the id may come
     again, `digest` is that of what the caller wrote.
     """
@@ -112,7 +112,7 @@ class Jobs:
         status, charge, _ = await self._queued(order, submission)
         return status, charge
 
-    async def _queued(self, order: JobOrder, submission: JobSubmission) -> tuple[JobStatus, Charge, bool]:
+    async def _queued(self, order: _JobOrder, submission: JobSubmission) -> tuple[JobStatus, Charge, bool]:
         """The last: it was known before."""
         door = self._door
         known = None if order.digest is None else await door.known(order.job, order.digest)
@@ -120,7 +120,7 @@ class Jobs:
             status = known or await self._queue(order, submission)
         return status, charge, known is not None
 
-    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
+    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[_JobOrder, JobSubmission]:
         """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidInput."""
         door = self._door
         if call.idempotency_key is not None and submission.id is not None:
@@ -138,9 +138,9 @@ class Jobs:
         if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
             changes["deadline_seconds"] = call.deadline_seconds
         submission = with_wishes(submission.model_copy(update=changes), wishes_of(call.cache, call.cache_control))
-        return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
+        return _JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
-    async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
+    async def _queue(self, order: _JobOrder, submission: JobSubmission) -> JobStatus:
         """Raises Conflict when the id is known with another body, and whatever else is against it."""
         door, job = self._door, order.job
         now, monotonic = door.clock.wall(), door.clock.monotonic()
@@ -198,7 +198,7 @@ class Jobs:
             raise bad_query("wait", f"seconds, 0 to {self._door.settings.max_wait_seconds:g}")
         return seconds
 
-    async def _settled(self, order: JobOrder, reader: Following) -> JobStatus | None:
+    async def _settled(self, order: _JobOrder, reader: Following) -> JobStatus | None:
         """The status once the job has ended, or as it is when the reader must go; None where nothing can be shown of it.
 
         Raises Conflict when its id turns out to be another request's.

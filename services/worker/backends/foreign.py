@@ -111,7 +111,7 @@ class ModelList:
             log.warning("model_left_out", model=name, error=type(error).__name__)
 
 
-class GuardedBackend:
+class _GuardedBackend:
     """Another backend, of which nothing but `ModelCallFailed` comes out."""
 
     def __init__(self, inner: Backend) -> None:
@@ -182,4 +182,4 @@ class _Pieces:
 
 def guarded(backend: Backend) -> Backend:
     """The backend behind the guard, once."""
-    return backend if isinstance(backend, GuardedBackend) else GuardedBackend(backend)
+    return backend if isinstance(backend, _GuardedBackend) else _GuardedBackend(backend)

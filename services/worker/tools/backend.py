@@ -28,7 +28,7 @@ from shared.telemetry import metrics
 CUT = "… (cut off here)"
 
 
-class Calculator:
+class _Calculator:
     """The calculator as a tool."""
 
     async def call(self, call: ToolCall) -> str:
@@ -58,7 +58,7 @@ class ToolsBackend:
     def _made(self, name: str, tool: ServedTool, settings: WorkerSettings) -> ServedKind:
         match tool:
             case CalculatorTool():
-                return Calculator()
+                return _Calculator()
             case HttpTool():
                 return HttpFetch(tool)
             case RetrievalTool():

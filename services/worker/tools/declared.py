@@ -39,7 +39,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ToolTerms(_Strict):
+class _ToolTerms(_Strict):
     """What all kinds have. `about` and `parameters` replace what the kind tells of itself."""
 
     about: str | None = Field(default=None, min_length=1, max_length=4_096)
@@ -53,13 +53,13 @@ class ToolTerms(_Strict):
     """Of its result; what is longer is cut, and says so."""
 
 
-class CalculatorTool(ToolTerms):
+class CalculatorTool(_ToolTerms):
     """Arithmetic."""
 
     kind: Literal["calculator"]
 
 
-class HttpTool(ToolTerms):
+class HttpTool(_ToolTerms):
     """Reads pages, of these addresses and no others."""
 
     kind: Literal["http"]
@@ -68,7 +68,7 @@ class HttpTool(ToolTerms):
     """An allowed name may lead to addresses that are not public. One that is spelled as an address is meant as it is."""
 
 
-class RetrievalTool(ToolTerms):
+class RetrievalTool(_ToolTerms):
     """Asks an operator's endpoint for passages: `POST {"query", "count"}`, answered by `{"passages": [{"text", "source"?}]}`."""
 
     kind: Literal["retrieval"]
@@ -78,7 +78,7 @@ class RetrievalTool(ToolTerms):
     """Variable that holds a bearer token."""
 
 
-class McpTool(ToolTerms):
+class McpTool(_ToolTerms):
     """One tool of an MCP server. Only what is listed so can be called."""
 
     kind: Literal["mcp"]

@@ -61,7 +61,7 @@ class MemoryLog:
         self._partitions: dict[TopicPartition, MemoryPartition] = {}
         self._groups: dict[str, MemoryGroup] = {}
         self._watchers: defaultdict[TopicPartition, dict[MemoryConsumer, None]] = defaultdict(dict)
-        self._processes: dict[str, ProcessLog] = {}
+        self._processes: dict[str, _ProcessLog] = {}
         self._numbers = 0
         self._own = self.process("main")
 
@@ -81,11 +81,11 @@ class MemoryLog:
 
     # Processes and faults
 
-    def process(self, name: str) -> ProcessLog:
+    def process(self, name: str) -> _ProcessLog:
         """The log as process `name` sees it. A killed name comes back as a new process."""
         known = self._processes.get(name)
         if known is None or known.process.state.value == "killed":
-            known = self._processes[name] = ProcessLog(self, MemoryProcess(name, self.availability))
+            known = self._processes[name] = _ProcessLog(self, MemoryProcess(name, self.availability))
         return known
 
     def kill(self, name: str) -> None:
@@ -219,7 +219,7 @@ class MemoryLog:
         return self._numbers
 
 
-class ProcessLog:
+class _ProcessLog:
     """Implements `port.Log` for one process."""
 
     trouble: str | None = None
