@@ -24,7 +24,7 @@ from shared.contracts.act import Act
 from shared.contracts.base import Contract
 from shared.contracts.cache import Fingerprint, Lifetime
 from shared.errors import InvalidInput
-from shared.service.answering import body_of, caller, problem_of, refusal, unknown
+from shared.service.answering import Endpoint, answering, body_of, caller, unknown
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -73,15 +73,12 @@ def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> 
     async def stats(_: Request) -> dict[str, Any]:
         return dict(await store.stats())
 
-    def endpoint(answer: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answering(request: Request) -> Response:
-            try:
-                caller(request, access).check(Right.ADMINISTER)
-                return Response(to_json(await answer(request)), media_type="application/json")
-            except Exception as error:
-                return refusal(problem_of(error))
+    def endpoint(answer: Callable[[Request], Awaitable[dict[str, Any]]]) -> Endpoint:
+        async def serve(request: Request) -> Response:
+            caller(request, access).check(Right.ADMINISTER)
+            return Response(to_json(await answer(request)), media_type="application/json")
 
-        return answering
+        return answering(serve)
 
     routes = [Route(path, endpoint(order), methods=["POST"]) for path, order in (("/v1/cache/purge", purge), ("/v1/cache/bar", bar))]
     app = Starlette(routes=[*routes, Route("/v1/cache", endpoint(stats))])

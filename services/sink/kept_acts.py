@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from services.sink.port import ACTS, Batch, Document, Store
-from services.sink.queries import At, Limit, Query
+from services.sink.port import ACTS, Batch
 from shared.contracts import headers
 from shared.contracts.act import Act
-from shared.contracts.base import VERSION, Label
+from shared.contracts.base import VERSION
 from shared.contracts.bounds import explain
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record
@@ -36,21 +34,3 @@ def keep_act(record: Record, batch: Batch, days: int) -> None:
     upsert.fields.update(act.model_dump(mode="json", exclude_none=True), at=max(0, record.timestamp) / 1000, said_at=act.at)
     until = datetime.fromtimestamp(max(0, record.timestamp) // _DAY_MS * 86_400, UTC) + timedelta(days=days)
     upsert.most["expires_at"] = until
-
-
-class ActsQuery(Query):
-    """What administrators did, newest first, by the brokers' clock. `before`: `at` of the last row of the page before."""
-
-    for_administrators: ClassVar = True
-
-    by: Label | None = None
-    kind: Annotated[str, Field(max_length=64)] | None = None
-    since: At = 0.0
-    before: At | None = None
-    limit: Limit = 100
-
-    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        at: Document = {"$gte": self.since} | ({} if self.before is None else {"$lt": self.before})
-        named = {"by": self.by, "kind": self.kind, "tenant": tenant}
-        where = {"at": at, **{name: value for name, value in named.items() if value is not None}}
-        return {"rows": await store.find(ACTS, where, order=[("at", -1)], limit=self.limit)}

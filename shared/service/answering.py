@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,6 +27,9 @@ log = logs.get(__name__)
 _AGAIN_SECONDS = 2.0
 _BODY_BYTES = 64 * 1024
 _BODY_SECONDS = 60.0
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def keys_of(environment: Environment, keys_file: str, service: str, erase: Erase) -> tuple[Access, Callable[[], Coroutine[Any, Any, None]]]:
@@ -100,6 +103,18 @@ def refusal(problem: Problem) -> Response:
     if problem.retry_after_seconds is not None:
         headers["retry-after"] = f"{problem.retry_after_seconds:.0f}"
     return Response(rendered(problem), problem.status, headers, "application/json")
+
+
+def answering(serve: Endpoint) -> Endpoint:
+    """The same; what it raises is its answer."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await serve(request)
+        except Exception as error:
+            return refusal(problem_of(error))
+
+    return answer
 
 
 async def unknown(scope: Any, receive: Any, send: Any) -> None:
