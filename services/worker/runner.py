@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from prometheus_client import Counter
 
 from services.worker import continuation
-from services.worker.attempt import Attempt
+from services.worker.attempt import Attempt, crash
 from services.worker.backends.base import Backend, Completion, ModelCall, ModelCallFailed
 from services.worker.contexts import Bodies, Contexts
 from services.worker.guarding import GuardedStream, Stream
@@ -134,8 +133,8 @@ class Runner:
             failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=again, flagged=error.flagged)
         except Exception as error:
             kind = type(error).__name__
-            log.error("attempt_crashed", job=attempt.step.job, step=attempt.step.id, error=kind, at=_place(error))  # noqa: TRY400
-            failure = Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
+            log.error("attempt_crashed", job=attempt.step.job, step=attempt.step.id, error=kind, at=logs.place_of(error))  # noqa: TRY400
+            failure = crash()
         return self._failed(attempt, failure)
 
     def stopped(self, attempt: Attempt) -> Ended:
@@ -317,12 +316,6 @@ class Runner:
             first_token_ms=(first - started) * 1e3 if first is not None else None,
             total_ms=(now - started) * 1e3,
         )
-
-
-def _place(error: Exception) -> str:
-    """Where it happened. The error's own text stays out of the logs: it may quote a prompt or an answer."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
 
 
 @lru_cache(maxsize=1024)

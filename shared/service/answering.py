@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from shared.access import Access, Client, key_of, load
 from shared.contracts import erased
-from shared.contracts.bounds import in_words
+from shared.contracts.bounds import fault_of
 from shared.contracts.keys import KIND
 from shared.errors import InvalidInput, NotFound, TooLarge, TuttiError
 from shared.problem import Problem, Refused, rendered
@@ -76,9 +76,8 @@ def problem_of(error: Exception) -> Problem:
         case Refused():
             return error.problem
         case ValidationError():
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            return Problem(400, "invalid_input", f"{place}: {in_words(first['msg'])}" if place else in_words(first["msg"]), place or None)
+            place, message = fault_of(error)
+            return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
         case TooLarge():
             return Problem(413, error.code, error.message)
         case NotFound():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -50,6 +51,12 @@ class Logger:
     def _write(self, level: int, event: str, fields: dict[str, Any], *, exc_info: BaseException | bool = False) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, extra={_FIELDS: fields}, exc_info=exc_info)
+
+
+def place_of(error: BaseException) -> str:
+    """Where it happened, where its own text must stay out of the logs: it may quote a prompt or an answer."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
 
 
 def get(name: str) -> Logger:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.contracts.agents import DeclaredName, Tool
 from shared.contracts.base import JsonObject
-from shared.contracts.bounds import in_words
 from shared.errors import ConfigurationError
+from shared.settings import operators_file
 
 MOST_TOOLS_SERVED = 200
-MOST_BYTES = 1024 * 1024
-"""Of the file."""
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(?:/[^\s?#]*)?$", max_length=2_048)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)]
 Argument = Annotated[str, StringConstraints(max_length=4_096)]
@@ -126,20 +123,7 @@ class ToolsFile(_Strict):
 
 def read_tools(path: str) -> ToolsFile:
     """Raises ConfigurationError, which quotes nothing of the file."""
-    try:
-        text = Path(path).read_bytes()
-        if len(text) > MOST_BYTES:
-            raise ConfigurationError(f"the tools file {path} has more than {MOST_BYTES} bytes")
-        found = yaml.safe_load(text)
-        return ToolsFile.model_validate(found)
-    except OSError as error:
-        raise ConfigurationError(f"the tools file {path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"the tools file {path} is wrong at {place or 'its top'}: {in_words(first['msg'])}") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigurationError(f"the tools file {path} is neither YAML nor JSON") from None
+    return operators_file(path, "tools", ToolsFile, yaml.safe_load, "YAML")
 
 
 def token(variable: str | None) -> dict[str, str]:
