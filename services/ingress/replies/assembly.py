@@ -31,11 +31,9 @@ class TextDelta(NamedTuple):
     thinking: str
 
 
-class Shown(NamedTuple):
-    """Text that the next attempt continues, and its tokens as the nodes counted them, where they did."""
-
-    text: str
-    tokens: int | None = None
+SeenText = tuple[str, int | None]
+"""What the next attempt continues, and its tokens as the nodes counted them, where they did."""
+NOTHING: SeenText = ("", None)
 
 
 class _Text:
@@ -131,17 +129,17 @@ class StreamAssembly:
         self._ahead.clear()
         self._attempt = 2**31
 
-    def break_off(self, step: str, attempt: int) -> Shown:
+    def break_off(self, step: str, attempt: int) -> SeenText:
         """The attempt broke: nothing more of it, or of earlier ones, is accepted. Returns the text so far, which the next one continues.
 
         The same again when asked again. Text that lies beyond a gap is given up.
         """
         if self._step is not None and step != self._step:
-            return Shown("")
+            return NOTHING
         self._broken = max(self._broken, attempt)
         if self._attempt <= attempt:
             self._ahead.clear()
-        return Shown(self._taken.whole() + self._ready.whole(), self._tokens)
+        return self._taken.whole() + self._ready.whole(), self._tokens
 
     def _begin(self, chunk: Chunk) -> None:
         """A newer attempt: what was not sent yet gives way to it, except what it says it continues from."""

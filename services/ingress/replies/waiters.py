@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, deadline_passed, of_result
-from services.ingress.replies.assembly import Shown, StreamAssembly, StreamConflict, TextDelta
+from services.ingress.replies.assembly import NOTHING, SeenText, StreamAssembly, StreamConflict, TextDelta
 from services.ingress.replies.ends import Ends
 from services.ingress.replies.register import Guest, WaitKind
 from shared.contracts.base import INLINE_BYTES
@@ -33,7 +33,7 @@ class Sink(Protocol):
 
     def on_chunk(self, chunk: Chunk) -> None: ...
     def on_final(self, result: Result) -> None: ...
-    def on_broken(self, broken: StreamBroken) -> Shown:
+    def on_broken(self, broken: StreamBroken) -> SeenText:
         """The text so far; nothing more of this attempt is accepted."""
         ...
 
@@ -138,9 +138,9 @@ class Caller:
         except Exception as error:
             self.fail(error)
 
-    def on_broken(self, broken: StreamBroken) -> Shown:
+    def on_broken(self, broken: StreamBroken) -> SeenText:
         """As `Sink`."""
-        return Shown("") if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+        return NOTHING if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
         """The client has seen what no attempt can go on from."""
@@ -233,11 +233,13 @@ class Caller:
 
 
 class Follow:
-    """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end."""
+    """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end.
+    `on_change`: told that something about the job is new.
+    """
 
     __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "grew", "job", "result", "size", "until")
 
-    def __init__(self, job: str, until: float, on_change: Waking, on_result: Callable[[Result], None] | None = None) -> None:
+    def __init__(self, job: str, until: float, on_change: Callable[[str], None], on_result: Callable[[Result], None] | None = None) -> None:
         self.job = job
         self.until = until
         self._on_result = on_result
@@ -287,19 +289,13 @@ class Follow:
         self.size += len(text)
         self.grew(len(text))
 
-    def on_broken(self, broken: StreamBroken) -> Shown:
+    def on_broken(self, broken: StreamBroken) -> SeenText:
         """As `Sink`."""
-        return Shown("") if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+        return NOTHING if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
         """Silent from now on, as after a conflict."""
         self._stream = None
-
-
-class Waking(Protocol):
-    """Told that something about a job is new."""
-
-    def __call__(self, job: str, /) -> None: ...
 
 
 class Waiters:
@@ -389,7 +385,7 @@ class Waiters:
         if not self.is_ours(broken.correlation):
             return None
         sink = self._sink(broken.correlation)
-        text, tokens = Shown("") if sink is None else sink.on_broken(broken)
+        text, tokens = NOTHING if sink is None else sink.on_broken(broken)
         position = StreamPosition(job=broken.job, step=broken.step, attempt=broken.attempt, text=text, tokens=tokens)
         if sink is None or len(position.to_bytes()) <= INLINE_BYTES:
             return position

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic_core import to_json
@@ -50,13 +50,6 @@ class MemorySubmission(Contract):
 
     facts: tuple[Note, ...] | None = Field(default=None, max_length=64)
     preferences: tuple[Note, ...] | None = Field(default=None, max_length=32)
-
-
-class Transcript(NamedTuple):
-    """Oldest first. `more`: there are older ones."""
-
-    turns: tuple[Turn, ...]
-    more: bool
 
 
 class ConversationRoutes:
@@ -127,7 +120,8 @@ class ConversationRoutes:
     async def _memory(self, known: ConversationChanged) -> Memory:
         return (known.memory and await self._read(known.tenant, known.memory, Memory)) or Memory()
 
-    async def _turns(self, reader: Following, known: ConversationChanged, most: int) -> Transcript:
+    async def _turns(self, reader: Following, known: ConversationChanged, most: int) -> tuple[deque[Turn], bool]:
+        """Oldest first; and whether there are older ones."""
         found: deque[Turn] = deque()
         lies, size = known.newest, 0
         while lies is not None and len(found) < most and size + lies.size <= _EXPORT_BYTES:
@@ -137,11 +131,11 @@ class ConversationRoutes:
             except (Refused, LogError):
                 break
             if turn is None:  # retention
-                return Transcript(tuple(found), more=False)
+                return found, False
             found.appendleft(turn)
             size += lies.size
             lies = turn.before
-        return Transcript(tuple(found), lies is not None)
+        return found, lies is not None
 
     async def _read(self, tenant: str, lies: BlobRef, kind: type[Body]) -> Body | None:
         try:

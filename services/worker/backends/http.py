@@ -183,7 +183,7 @@ async def _read_end(response: HttpAnswer) -> None:
                 size += len(await response.read())
 
 
-class StreamFold(Protocol):
+class _StreamFold(Protocol):
     """Of the lines of one stream."""
 
     @property
@@ -256,7 +256,7 @@ class HttpEndpoint:
 
 
 async def streamed(
-    endpoint: HttpEndpoint, path: str, body: dict[str, Any], trace: str | None, fold: StreamFold
+    endpoint: HttpEndpoint, path: str, body: dict[str, Any], trace: str | None, fold: _StreamFold
 ) -> AsyncGenerator[Delta | Completion]:
     """What comes of a POST whose answer is a stream of lines, and its end."""
     async with endpoint.post(path, body, trace) as response:
