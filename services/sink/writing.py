@@ -16,8 +16,7 @@ from typing import TypeVar
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
-from services.sink.kept_acts import keep_act
-from services.sink.others import keep_letter, keep_node
+from services.sink.others import keep_act, keep_letter, keep_node
 from services.sink.port import Batch, Begun, Store
 from services.sink.settings import SinkSettings
 from services.sink.traces import Traces

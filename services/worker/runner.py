@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from prometheus_client import Counter
 
 from services.worker import continuation
-from services.worker.attempt import Attempt, crash
+from services.worker.attempt import Attempt, crash, released
 from services.worker.backends.base import Backend, Completion, ModelCall, ModelCallFailed
 from services.worker.contexts import Bodies, Contexts
 from services.worker.guarding import GuardedStream, Stream
@@ -35,6 +35,7 @@ from shared.estimates import fewest_tokens, likely_tokens
 from shared.inputs import whole
 from shared.model_names import spelling
 from shared.placement.choosing import split
+from shared.placement.demand import texts_of
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs, metrics
 
@@ -141,9 +142,7 @@ class Runner:
         """The outcome of an attempt that was stopped or given back, before or while it ran."""
         step = attempt.step
         if attempt.released is not None and (step.idempotent or attempt.asked_at is None):
-            return StepReleased(
-                job=step.job, step=step.id, attempt=step.attempt, claim=attempt.claim, node=self._node.id, reason=attempt.released
-            )
+            return released(step, attempt.claim, self._node.id, attempt.released)
         stop = attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped")
         return self._failed(attempt, stop)
 
@@ -330,11 +329,6 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
         return Usage()
     characters = sum(map(len, texts_of(attempt.step)))
     return Usage(calls=1, prompt_tokens=likely_tokens(characters), completion_tokens=attempt.tokens, estimated=True)
-
-
-def texts_of(step: Step) -> tuple[str, ...]:
-    """All text that the model is to read."""
-    return (step.prompt or "", *(message.content for message in step.messages), *step.texts, step.prefix or "")
 
 
 def _may_be_large(answer: Answer) -> bool:

@@ -18,7 +18,8 @@ from services.ingress.replies.register import Following, WaitKind
 from services.ingress.routes.asking import ReaderStream, as_json, client_of, number_of, reader_of
 from services.ingress.routes.batch_output import BatchOutput
 from services.ingress.routes.telling import seen
-from services.ingress.status.files import KEPT_SECONDS, MOST_OF_TENANT
+from services.ingress.status.files import MOST_OF_TENANT
+from shared.batches import KEPT_SECONDS
 from shared.contracts.batch import BatchChanged, StoredFile
 from shared.errors import TooLarge
 
