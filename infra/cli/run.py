@@ -9,7 +9,8 @@ from typing import cast
 import click
 
 from shared.errors import ConfigurationError
-from shared.service import Build, main
+from shared.service import Build
+from shared.service.process import run_process
 from shared.services import NAMES, ListedService, listed
 
 
@@ -37,7 +38,7 @@ def run(context: click.Context, services: tuple[str, ...], agents: str | None, t
         if "worker" not in names:
             raise click.UsageError(f"{option} says what a worker serves: none is run here")
         os.environ[variable] = given
-    context.exit(main([build for name in names for build in _builds(known[name])]))
+    context.exit(run_process([build for name in names for build in _builds(known[name])]))
 
 
 def _builds(service: ListedService) -> list[tuple[str, Build]]:

@@ -19,11 +19,11 @@ from infra.cli.answer import AnswerEnd, Display, Update, exit_code
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import CommandExit, Exit
 from services.ingress.submit import new_job_id
-from services.planner.handlers import ReservedId
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_capability, explain
+from shared.contracts.ids import RESERVED
 from shared.contracts.job import Job
 from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
@@ -93,7 +93,7 @@ def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
 def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str) -> Job:
     """The job that the options describe. Raises CommandExit (usage) when it is not valid."""
     if fields["job_id"] and ids.is_reserved(fields["job_id"]):
-        raise CommandExit(Exit.USAGE, ReservedId().message)
+        raise CommandExit(Exit.USAGE, RESERVED)
     body = {
         "id": fields["job_id"] or identifier,
         "prompt": prompt,

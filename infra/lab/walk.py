@@ -1,7 +1,9 @@
-"""`python -m infra.lab.walk`: how many functions of how many files one chat job enters on its way, and how often the way changes file.
+"""`python -m infra.lab.walk [--job chat|maestro|cached]`: how many functions of how many files a job enters on its way, and how often the
+way changes file.
 
-The real services on the in-memory log, a backend that answers by itself (simulated: no model). A function counts once, where it is first
-entered; what also runs while nothing is asked for does not count, nor does the stand-in for Kafka. Figures: decision 0026.
+The real services on the in-memory log, a backend that answers by itself (simulated: no model), a store of answers in memory. A function
+counts once, where it is first entered; what also runs while nothing is asked for does not count, nor does the stand-in for Kafka. Figures:
+decision 0026.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -18,6 +21,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from infra.lab.simulators.ollama.schema import instance
+from services.cache.port import CacheEntry, Finding, FoundEntry
+from services.cache.redis_store import NothingKept
+from services.cache.settings import CacheSettings
+from services.worker.backends.base import Completion, Delta, ModelCall
+from services.worker.backends.in_process import CHAT_MODEL, InProcessBackend
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
@@ -33,6 +42,39 @@ _QUIET_SECONDS = 6.0
 """Longer than any period of what services do by themselves."""
 _SETTLE_SECONDS = 1.0
 """After the answer: commits, status."""
+
+
+_ASKED: dict[str, dict[str, Any]] = {
+    "chat": {"model": "auto"},
+    "maestro": {"model": "tutti/maestro", "input": {"rounds": 1, "width": 1, "skip_team": False}},
+    "cached": {"model": CHAT_MODEL, "temperature": 0, "cache": {"mode": "exact"}},
+}
+"""What is asked, besides its words: the same again each time."""
+
+
+class _Backend(InProcessBackend):
+    """Where a schema is asked for, an instance of it: what a pattern decides goes its whole way."""
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        async for said in super().call(call):
+            yield _chosen(said, call.step.format) if isinstance(said, Completion) and isinstance(call.step.format, dict) else said
+
+
+def _chosen(said: Completion, schema: Any) -> Completion:
+    return replace(said, answer=said.answer.changed(text=json.dumps(instance(schema, Random(0)))))
+
+
+class _Store(NothingKept):
+    """In the place of Redis."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, CacheEntry] = {}
+
+    async def find(self, keys: Sequence[str]) -> list[Finding]:
+        return [FoundEntry(self._entries[key], 1.0) if key in self._entries else None for key in keys]
+
+    async def keep(self, entries: Sequence[CacheEntry]) -> None:
+        self._entries |= {entry.key: entry for entry in entries}
 
 
 class Step(NamedTuple):
@@ -78,9 +120,9 @@ def _counts(code: CodeType) -> bool:
     return code.co_filename.startswith(_COUNTED) and not code.co_filename.startswith(_STAND_IN) and not code.co_name.startswith("<")
 
 
-async def ask(application: Any) -> int:
-    """One plain chat, without a socket; its status."""
-    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "Which planet is red?"}]}).encode()
+async def _ask(application: Any, job: str) -> int:
+    """One such job, without a socket; its status."""
+    body = json.dumps({**_ASKED[job], "messages": [{"role": "user", "content": "Which planet is red?"}]}).encode()
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": [(b"host", b"walk")]}
     sent, status = False, 0
 
@@ -99,27 +141,31 @@ async def ask(application: Any) -> int:
     return status
 
 
-async def walk() -> Walk:
-    """Of the last of a few jobs: nothing is done for the first time any more."""
+async def walk(kind: str = "chat") -> Walk:
+    """Of the last of a few jobs of this kind: nothing is done for the first time any more."""
     clock, settings = LoopClock(), ClusterSettings(topics=TopicSettings(home_partitions=1))
     log, topics = MemoryLog(clock), Topics(settings.topics)
     await ensure_topics(log, topics)
     services: dict[str, Service] = {}
     stop = asyncio.Event()
-    for number, name in enumerate(service.name for service in SERVICES if not service.aside):
+    own: dict[str, tuple[Any, ...]] = {
+        "worker": (WorkerSettings(backend="in_process", node="walked"), _Backend()),
+        "cache": (CacheSettings(), _Store()),
+    }
+    names = [service.name for service in SERVICES if not service.aside or (kind, service.name) == ("cached", "cache")]
+    for number, name in enumerate(names):
         environment = Environment(settings, log.process(name), clock, Random(number), topics, f"{name}-walk", [])
-        settings_of = WorkerSettings(backend="in_process", node="walked") if name == "worker" else None
-        services[name] = import_module(f"services.{name}.app").build(environment, settings_of)
+        services[name] = import_module(f"services.{name}.app").build(environment, *own.get(name, ()))
     running = [asyncio.create_task(service.run(stop)) for service in services.values()]
     ingress: Any = services["ingress"]
     application = ingress.asgi()
     try:
         async with asyncio.timeout(60):
-            while not all(service.readiness().ready for service in services.values()) or await ask(application) != 200:
+            while not all(service.readiness().ready for service in services.values()) or await _ask(application, kind) != 200:
                 await clock.sleep(0.1)
 
         async def job() -> None:
-            await ask(application)
+            await _ask(application, kind)
             await clock.sleep(_SETTLE_SECONDS)
 
         await job()
@@ -133,10 +179,11 @@ async def walk() -> Walk:
 
 
 @click.command()
+@click.option("--job", "kind", type=click.Choice(list(_ASKED)), default="chat", help="Whose way.")
 @click.option("--list", "listed", is_flag=True, help="Print the way itself.")
-def main(listed: bool) -> None:
+def main(kind: str, listed: bool) -> None:
     """Count, and print."""
-    found = asyncio.run(walk())
+    found = asyncio.run(walk(kind))
     for step in found.steps if listed else ():
         click.echo(f"{step.file}: {step.function}")
     click.echo(f"{len(found.steps)} functions in {found.files} files, {found.changes} changes of file")

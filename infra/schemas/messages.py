@@ -38,4 +38,4 @@ def messages() -> dict[str, type[Contract]]:
 def schema(message: type[Contract]) -> dict[str, Any]:
     """What a reader of this version accepts."""
     body = message.model_json_schema(mode="validation")
-    return {"$schema": DIALECT, "$id": f"tutti:v{VERSION}:{message.__name__}", **body}
+    return {"$schema": DIALECT, "$id": f"tutti:v{VERSION}:{message.__name__.lstrip('_')}", **body}

@@ -17,7 +17,6 @@ from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import (
     EVENT,
-    NEWEST,
     AttemptFailed,
     JobAccepted,
     JobSettled,
@@ -31,6 +30,7 @@ from shared.contracts.event import (
     facts_of,
 )
 from shared.contracts.outcome import OUTCOME, StepClaimed, StepFailed, StepSucceeded
+from shared.contracts.versions import NEWEST
 from shared.epochs import EpochFilter
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record

@@ -8,7 +8,8 @@ from typing import Any
 
 from infra.verify.history import parsed
 from shared.contracts import event as events
-from shared.contracts.event import EVENT, NEWEST
+from shared.contracts.event import EVENT
+from shared.contracts.versions import NEWEST
 from shared.epochs import EpochFilter
 from shared.kafka.port import Log, TopicPartition
 from shared.processing.tail import stretches

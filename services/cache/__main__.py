@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from services.cache.app import build
-from shared.service import main
+from shared.service.process import run_process
 
-raise SystemExit(main([("cache", build)]))
+raise SystemExit(run_process([("cache", build)]))

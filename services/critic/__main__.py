@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from services.critic.app import build
-from shared.service import main
+from shared.service.process import run_process
 
-raise SystemExit(main([("critic", build)]))
+raise SystemExit(run_process([("critic", build)]))

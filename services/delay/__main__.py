@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from services.delay.app import build
-from shared.service import main
+from shared.service.process import run_process
 
-raise SystemExit(main([("delay", build)]))
+raise SystemExit(run_process([("delay", build)]))

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from services.ingress.app import build
-from shared.service import main
+from shared.service.process import run_process
 
-raise SystemExit(main([("ingress", build)]))
+raise SystemExit(run_process([("ingress", build)]))

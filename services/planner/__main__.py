@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from services.planner.app import build
-from shared.service import main
+from shared.service.process import run_process
 
-raise SystemExit(main([("planner", build)]))
+raise SystemExit(run_process([("planner", build)]))

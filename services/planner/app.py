@@ -14,7 +14,7 @@ from services.planner.shard.homes import QUIET_SECONDS, Homes
 from services.planner.shard.wiring import Wiring
 from shared.agents.table import Declarations
 from shared.contracts import schedule
-from shared.contracts.event import NEWEST
+from shared.contracts.versions import NEWEST
 from shared.kafka.assignor import HomeAssignor
 from shared.patterns import load
 from shared.processing.blobs import Blobs

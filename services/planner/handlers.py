@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.planner.state.admission import JobInput
+from services.planner.deciding.admission import JobInput
 from services.planner.state.book import OUTCOME_BYTES
 from services.planner.state.watermark import source_topic
 from shared.contracts import headers, ids
@@ -16,7 +16,7 @@ from shared.contracts.budget import BudgetRequested
 from shared.contracts.conversation import TurnAsked
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import Envelope
-from shared.contracts.ids import Maker, digest_of
+from shared.contracts.ids import RESERVED, Maker, digest_of
 from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.derived import job_id
@@ -31,12 +31,6 @@ CANONICAL_BYTES = INLINE_BYTES + INLINE_BYTES // 2
 _MOST_GROWTH = 5
 """No text grows by more than this when it is written out (`1e15` becomes `1000000000000000.0`)."""
 _REASON_CHARACTERS = 500
-
-
-class ReservedId(InvalidRecord):
-    """Ids that begin with j_, k_ or s_ are tutti's own: a job has another one, or none."""
-
-    code = "reserved_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +124,14 @@ def _may_come_again(job: Job, maker: Maker | None) -> bool:
     """Whether the id may arrive once more after the job's end: the caller's own may, and so may what went through delay, also where a
     planner died between the sending and the commit, and its successor found the same record due.
 
-    Raises ReservedId where a caller gives an id of tutti's.
+    Raises InvalidRecord where a caller gives an id of tutti's.
     """
     if job.id is None:
         return job.not_before is not None
     if not ids.is_reserved(job.id):
         return True
     if maker is None:
-        raise ReservedId
+        raise InvalidRecord(RESERVED, code="reserved_id")
     return maker is not Maker.INGRESS or job.not_before is not None
 
 

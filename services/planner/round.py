@@ -1,325 +1,213 @@
-"""Round: what one pass over a partition's inputs decided. Filled by the engine, written by the home.
+"""Round: one pass of a home over its book: the moves that every decision is made of, and the draft of what they come to. No I/O.
 
-Order of effects: `events` are one append; `dispatches` may go out beside it; what is in `after` waits for its acknowledgement.
+Every decision is an event that is folded at once (`LiveJob.apply`) and appended by the home. If the append turns out not to be the
+next in the log, the whole book is thrown away and rebuilt from history, so folding ahead of the acknowledgement is safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from pydantic_core import from_json
+from services.planner import counters
+from services.planner.draft import Draft, EndLine, EndTurn, Stop
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep
+from services.planner.state import caching, dates
+from services.planner.state.book import OUTCOME_BYTES, Book
+from shared.contracts.base import ClaimId
+from shared.contracts.chat import Answer
+from shared.contracts.control import StopStep
+from shared.contracts.event import CallerJoined, Event, JobAccepted, JobSettled, WorkWasted
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import HeldJob, ReplyTo
+from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
+from shared.contracts.result import Result, Status
+from shared.contracts.review import ReviewWithdrawn
+from shared.contracts.usage import Usage
+from shared.patterns.port import Pattern, Unread
+from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import trace_id
 
-from shared.contracts.agents import NOBODY
-from shared.contracts.batch import BatchChanged, OfBatch
-from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
-from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
-from shared.contracts.control import BeginStep, StopClaims, StopStep
-from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
-from shared.contracts.event import (
-    CACHED,
-    CALLED_BACK,
-    CARDS,
-    LINES,
-    OF_A_CONVERSATION,
-    POLICIES,
-    TEAMS,
-    TOOLS,
-    VERSIONS,
-    Event,
-    JobAccepted,
-    JobDelayed,
-    JobSettled,
-    JobSnapshot,
-    StepAnswered,
-    joined,
-)
-from shared.contracts.job import HeldJob, Job, ReplyTo
-from shared.contracts.reply import StreamBroken
-from shared.contracts.result import Result
-from shared.contracts.step import Content, Step
-from shared.kafka.port import Message
-from shared.placement.ledger import OpenDispatch
+log = logs.get(__name__)
 
-
-@dataclass(slots=True, eq=False)
-class Given:
-    """A node's place that this planner uses itself. `why`: as its record says it (`placement.why`)."""
-
-    node: str
-    mailbox: int
-    model: str
-    why: bytes
-    use: OpenDispatch
-    failed: bool = False
-    """Kafka has not taken the step: it goes to the routers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """Send this attempt to its `steps` topic, or into the mailbox of the node that it is given to."""
-
-    step: Step
-    trace: str | None
-    content: Content | None = None
-    """The step's, as JSON that is there already."""
-    given: Given | None = None
-    known: bool = False
-    """History knows of the step already: no append need be waited for."""
-
-
-def _nothing() -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Tell a node to stop. `release`: called once it is acknowledged."""
-
-    mailbox: int
-    control: StopStep
-    release: Callable[[], None] = _nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Tell a node that its claim stands in history: what must not be done twice is begun only then."""
-
-    mailbox: int
-    control: BeginStep
-
-
-@dataclass(frozen=True, slots=True)
-class Disown:
-    """Tell a node that nobody knows these claims of it. Only the partition's owner can know that."""
-
-    mailbox: int
-    control: StopClaims
-
-
-@dataclass(frozen=True, slots=True)
-class StopAnywhere:
-    """Tell every node: the step waits for a router, and whoever gets it must not begin it."""
-
-    control: StopStep
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Publish the result of a settled job, and finals to who is owed one: not to who learns the end from the settle event."""
-
-    settled: JobSettled
-    followers: tuple[ReplyTo, ...] = ()
-    body: bytes | None = None
-    """The result's JSON, where it is there already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bury:
-    """Write a dead letter; `release`: called once it is acknowledged."""
-
-    letter: Message
-    release: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class CallerAnswer:
-    """Answer one caller of whom no event tells: a repeated submission, or a refused one. `release`: called once it is acknowledged."""
-
-    reply: ReplyTo
-    result: Result
-    trace: str | None = None
-    release: Callable[[], None] = _nothing
-
-
-@dataclass(frozen=True, slots=True)
-class AskPosition:
-    """Ask the reader of a broken stream what he has been shown."""
-
-    reply: ReplyTo
-    broken: StreamBroken
-    tenant: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """A message about a tenant's budget, a turn of a conversation, or a batch: to a home, or (None) to the owner of what it is about.
-
-    `sure`: else only who is still its home's owner can know it.
-    """
-
-    home: int | None
-    outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner | OfBatch
-    sure: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class EndTurn:
-    """Tell the conversation's owner that the job has ended, and what its turn adds. `begun` None: it never began.
-
-    `found`: what it has summed up of older turns; `dropped`: these are left out from now on, summed up or not.
-    """
-
-    settled: JobSettled
-    request: Job
-    begun: TurnBegun | None
-    found: Memory | None = None
-    dropped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class EndLine:
-    """Tell the batch that one of its lines has ended."""
-
-    settled: JobSettled
-    request: HeldJob
-
-
-@dataclass(frozen=True, slots=True)
-class KeepEnds:
-    """Write a block of a batch's ended lines: number → its row, and whether it ended well. `known`: the batch as it is by now."""
-
-    known: BatchChanged
-    rows: Mapping[int, tuple[bytes, bool]]
-
-
-@dataclass(frozen=True, slots=True)
-class SendLines:
-    """Send these lines of a batch as jobs; cancel those of `cancelled`. `paid`: records that now count as done."""
-
-    known: BatchChanged
-    numbers: Sequence[int] = ()
-    cancelled: Sequence[int] = ()
-    paid: Sequence[Callable[[], None]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """Tell the cache of an answer that history has accepted, or that none comes."""
-
-    said: CacheFill | CacheAbandoned
-
-
-Sendable = Fill | Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
-Effect = Sendable | EndTurn | EndLine | KeepEnds | SendLines
-
-
-def version_of(event: Event) -> int:
-    """In which this event is written: the lowest whose readers do not misread it."""
-    version = VERSIONS.get(event.type, 1)
-    if type(event) is StepAnswered:
-        return version if event.answer.served is None else CACHED
-    if type(event) is JobSettled:
-        answer = event.result.answer
-        return version if answer is None or answer.served is None else CACHED
-    if type(event) is JobAccepted and (event.team.models or event.team.rated):
-        return CARDS
-    if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
-        return CALLED_BACK
-    if type(event) is JobAccepted:
-        if isinstance(event.request, HeldJob) and event.request.line is not None:
-            return LINES
-        if event.request.cache is not None:
-            return CACHED
-        talks, team = event.request.conversation is not None, event.team
-        return POLICIES if event.policies else OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
-    if type(event) is JobSnapshot and event.facts:
-        version = max(version, *map(_of_fact, event.facts))
-    return version
-
-
-_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":', '"line":')
-
-
-def _of_fact(fact: str) -> int:
-    """Of one in a snapshot. Most need not be read."""
-    if not any(word in fact for word in _SUSPECT):
-        return 1
-    found = from_json(fact)
-    if found["type"] == "job_accepted" and found.get("team", {}).keys() & {"models", "rated"}:
-        return CARDS
-    if found["type"] == "job_accepted" and "callback" in found["request"]:
-        return CALLED_BACK
-    if found["type"] == "job_accepted":
-        team = found.get("team", ())
-        if found.get("policies"):
-            return POLICIES
-        if "cache" in found["request"] or "line" in found["request"]:
-            return CACHED
-        return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
-    if found["type"] == "step_answered" and "served" in found["answer"]:
-        return CACHED
-    return VERSIONS.get(found["type"], 1)
+_MOST_GROWTH = 6
+"""Bytes of JSON that a character may become."""
+OVERTAKEN = "another attempt of the step was first"
 
 
 @dataclass(slots=True)
-class Round:
-    """Grouped by job: a job's events of one round are never cut apart."""
+class Round(Draft):
+    """`book` is what is known; all that is decided of it is decided by these moves, which keep both in step."""
 
-    wall: float
-    """Seconds since the epoch, for `at`."""
-    now: float
-    """Monotonic seconds, for timers."""
-    events: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
-    """job id → (type, JSON) in order"""
-    ledger: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
-    """The same of what is no job's, under names that no job can have. Appended before `events`: cut off behind them, use counts twice."""
-    lies: dict[tuple[str, int], tuple[Callable[[int], None], ...]] = field(default_factory=dict)
-    """(name in `events` or `ledger`, index there) → who is told the event's offset once it is acknowledged"""
-    newer: dict[tuple[str, int], int] = field(default_factory=dict)
-    """The same → its version, where that is not its type's."""
-    whose: dict[str, str] = field(default_factory=dict)
-    """job id → its tenant, with whose key its events are sealed. What is no job's own is nobody's: it must outlive any tenant's key."""
-    dispatches: list[Dispatch] = field(default_factory=list)
-    lookups: list[CacheLookup] = field(default_factory=list)
-    """Instead of dispatches, and beside the append like them."""
-    after: list[Effect] = field(default_factory=list)
-    _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
-    """job id → its last event, while the next one may be joined to it, its part, and who is told where it lies"""
+    book: Book = field(kw_only=True)
 
-    def add(self, group: str, event: Event, *lies: Callable[[int], None], part: bytes | None = None, ledger: bool = False) -> list[bytes]:
-        """Append an event, joined to the job's last one where both are written as one; returns the JSON of what nothing joins any more.
+    @classmethod
+    def of(cls, book: Book, wall: float, now: float) -> Round:
+        """A new one of this book. `wall`: seconds since the epoch; `now`: monotonic."""
+        return cls(book.epoch, wall, now, book=book)
 
-        `lies`: told its offset once it is acknowledged. `part`: of the event, as JSON that is there already.
-        """
-        values: list[bytes] = []
-        waiting = self._open.pop(group, None)
-        if waiting is not None:
-            before, its_part, its_lies = waiting
-            both = joined(before, event)
-            if both is None:
-                values.append(self._write(group, before, its_part, its_lies))
-            else:
-                event, part, lies = both, part or its_part, its_lies + lies
-        if type(event) is JobAccepted or type(event) is StepAnswered:
-            self._open[group] = event, part, lies
+    def enter(self, event: JobAccepted) -> LiveJob:
+        """Put an accepted job into memory; its pattern is not yet started."""
+        pattern = self.book.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
+        job = self.book.jobs[event.job] = LiveJob.of(event, pattern)
+        self.book.live_count.add(job)
+        dates.begin(job, self, 0.0)
+        return job
+
+    def write(self, job: LiveJob, event: Event, *lies: Callable[[int], None], part: bytes | None = None) -> None:
+        """Append."""
+        self.whose[job.id] = job.accepted.request.tenant
+        if values := self.add(job.id, event, *lies, part=part):
+            self.book.live_count.keep(job, *values)
+
+    def emit(self, job: LiveJob, event: Event) -> None:
+        """Append and fold."""
+        self.write(job, event)
+        job.apply(event)
+
+    def join(self, job: LiveJob, reply: ReplyTo | None) -> None:
+        """Another record asked for this live job. Only who is owed a final is a fact of the job: all others cost no memory."""
+        owed = (
+            reply is not None and not reply.reads_events and reply not in job.followers and len(job.followers) < self.book.policy.followers
+        )
+        joined = CallerJoined(epoch=self.epoch, job=job.id, at=self.wall, reply=reply if owed else None)
+        if owed:
+            self.emit(job, joined)
         else:
-            values.append(self._write(group, event, part, lies, ledger=ledger))
-        return values
+            self.book.live_count.keep(job, *self.add(job.id, joined)[:-1])
 
-    def close(self, job: str) -> list[bytes]:
-        """Nothing joins the job's last event any more; returns its JSON, if something might have."""
-        waiting = self._open.pop(job, None)
-        return [] if waiting is None else [self._write(job, *waiting)]
+    def stop(self, job: LiveJob, step: OpenStep) -> None:
+        """Tell the node that has the current attempt, if one is known, to stop.
 
-    def _write(self, group: str, event: Any, part: bytes | None, lies: tuple[Callable[[int], None], ...], *, ledger: bool = False) -> bytes:
-        value: bytes = event.to_bytes() if part is None else event.to_bytes(part)
-        events = (self.ledger if ledger else self.events).setdefault(group, [])
-        if lies:
-            self.lies[group, len(events)] = lies
-        if (version := version_of(event)) != VERSIONS.get(event.type, 1):
-            self.newer[group, len(events)] = version
-        events.append((event.type, value))
-        return value
+        A claim that is not yet in history goes there first: a stop may die with this planner, and its successor must know where to send it.
+        """
+        self.stop_former(job, step)
+        where = (step.claim.node, step.claim.mailbox) if step.claim else step.routed
+        if step.claim is not None:
+            self._record_claim(job, step.claim.id)
+        if where is not None:
+            self.after.append(Stop(where[1], StopStep(node=where[0], job=job.id, step=step.id, attempt=step.attempt)))
 
-    def settle(self, event: JobSettled, lies: Callable[[int], None], followers: tuple[ReplyTo, ...] = ()) -> None:
-        """Append a settle event, and publish what it says."""
-        body = event.result.to_bytes()
-        self.whose[event.job] = event.result.tenant
-        self.add(event.job, event, lies, part=body)
-        self.after.append(Publish(event, followers, body))
+    def stop_former(self, job: LiveJob, step: OpenStep) -> None:
+        """The attempt beside is not wanted any longer. Lost with this planner, the stop is an answer to the claim's next renewal."""
+        former = step.former
+        if former is not None and self.book.claims.pop(former.id, None) is not None:
+            control = StopStep(node=former.node, job=job.id, step=step.id, attempt=step.former_attempt, claim=former.id, reason=OVERTAKEN)
+            self.after.append(Stop(former.mailbox, control))
 
-    @property
-    def empty(self) -> bool:
-        return not (self.ledger or self.events or self.dispatches or self.lookups or self.after)
+    def stop_abandoned(self, job: LiveJob) -> None:
+        """Stop what nobody waits for any more; of what is not known to run nothing will be told."""
+        for step in list(job.abandoned.values()):
+            if step.review is not None:
+                self.emit(job, ReviewWithdrawn(epoch=self.epoch, job=job.id, at=self.wall, step=step.id))
+                continue
+            self.book.drop_claim(step)
+            if step.lookup is not None:
+                caching.abandon(self, step)
+            if not step.stopped:
+                self.stop(job, step)
+                step.stopped = True
+            if step.claim is None:
+                self.book.funds.close(self, job, step, None)
+                del job.abandoned[step.id]
+
+    def waste(self, job: LiveJob, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
+        """Count what an attempt has used whose answer is not wanted; with an abandoned one its reservation ends."""
+        usage = Usage() if isinstance(outcome, StepReleased) else outcome.usage
+        step = job.abandoned.get(outcome.step)
+        if step is not None and step.stands(outcome.attempt, outcome.claim):
+            self.book.funds.close(self, job, step, usage)
+        elif usage.calls:
+            self.book.funds.waste(self, job, usage, outcome.claim)
+        else:
+            return
+        wasted = WorkWasted(
+            epoch=self.epoch, job=job.id, at=self.wall, step=outcome.step, attempt=outcome.attempt, claim=outcome.claim, usage=usage
+        )  # fmt: skip
+        self.emit(job, wasted)
+
+    def _record_claim(self, job: LiveJob, claim: ClaimId) -> None:
+        for event in job.claim_news:
+            if event.claim == claim:
+                self.write(job, event)
+                job.claim_news.remove(event)
+                return
+
+    def settle(self, job: LiveJob, status: Status, failure: Failure | None, answer: Answer | None) -> None:
+        """The job's one end. An answer that no record holds (only a pattern can make one: a step's is bounded before) is a failure."""
+        accepted = job.accepted
+        if answer is not None and len(answer.text) > OUTCOME_BYTES // _MOST_GROWTH and len(answer.to_bytes()) > OUTCOME_BYTES:
+            message = f"the answer that the pattern made exceeds {OUTCOME_BYTES} bytes"
+            status, failure, answer = Status.FAILED, Failure(kind=FailureKind.TOO_LARGE, message=message), None
+        for step in (*job.steps.values(), *job.abandoned.values()):
+            self.book.drop_claim(step)
+            self.book.funds.close(self, job, step, None)
+            caching.abandon(self, step)
+            if not step.stopped:
+                self.stop(job, step)
+        self.book.funds.ended(job)
+        result = Result.of_valid(
+            job=job.id,
+            tenant=accepted.request.tenant,
+            status=status,
+            answer=answer,
+            failure=failure,
+            usage=job.usage,
+            pattern=accepted.request.pattern,
+            priority_class=accepted.priority_class,
+            steps=job.steps_asked,
+            attempts=job.attempts,
+            accepted_at=accepted.at,
+            finished_at=self.wall,
+            callback=accepted.request.callback,
+        )
+        event = JobSettled.of_valid(
+            epoch=self.epoch,
+            job=job.id,
+            at=self.wall,
+            result=result,
+            reply=accepted.reply,
+            trace=accepted.trace,
+            client_id=accepted.client_id,
+            digest=accepted.digest,
+            key=accepted.key,
+        )
+        self.settled(event, partial(self.book.ends_at, job.id, self.now), tuple(job.followers))
+        self.book.end(job, event)
+        self.owe_end(job)
+        level = log.debug if failure is None else log.info
+        level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
+        seconds = max(0.0, self.wall - accepted.at)
+        counters.settled(status, accepted.priority_class).inc()
+        for flagged in (answer.flagged if answer is not None else ()) + (failure.flagged if failure is not None else ()):
+            metrics.POLICY_ACTIONS.labels(flagged.direction, flagged.action).inc(flagged.count)
+        counters.seconds(accepted.priority_class).observe(seconds)
+        if status in (Status.SUCCEEDED, Status.EXPIRED):
+            self.book.expected.learn(accepted.priority_class, max(0.0, seconds - job.idle_seconds))
+
+    def owe_end(self, job: LiveJob) -> None:
+        """Of a job that has ended, live or in replay: whom else its end is told."""
+        request = job.accepted.request
+        if request.conversation is not None:
+            self.end_turn(job)
+        if isinstance(request, HeldJob) and request.line is not None:
+            assert job.settled is not None, "it has ended"
+            job.line_owed = True
+            self.after.append(EndLine(job.settled, request))
+
+    def end_turn(self, job: LiveJob) -> None:
+        """Of a conversation's job that has ended, live or in replay: its owner is told."""
+        assert job.settled is not None, "it has ended"
+        context = job.run.context
+        job.turn_owed = True
+        said = context.seen or job.accepted.request
+        self.after.append(EndTurn(job.settled, said, job.turn, context.found, context.dropped))
+
+
+def _missing(event: JobAccepted) -> Pattern:
+    async def unavailable(ctx: object, job: object, ask: object) -> Answer:
+        raise LookupError(event.request.pattern)
+
+    return Pattern(event.request.pattern, event.pattern_version, unavailable, Unread, hands_on=True)

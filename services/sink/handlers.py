@@ -10,8 +10,9 @@ from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.bounds import explain
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.event import EVENT, NEWEST, PlannerStarted
+from shared.contracts.event import EVENT, PlannerStarted
 from shared.contracts.node import Node
+from shared.contracts.versions import NEWEST
 from shared.epochs import EpochFilter, epoch_of
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record

@@ -6,7 +6,7 @@ import sys
 
 from services.worker.tools.nodes import builds
 from shared.errors import ConfigurationError
-from shared.service import main
+from shared.service.process import run_process
 
 try:
     found = builds()
@@ -15,4 +15,4 @@ except ConfigurationError as error:
 
     sys.stderr.write(f"tutti worker: wrong settings: {error.message}\n")
     raise SystemExit(EXIT_SETTINGS) from None
-raise SystemExit(main(found))
+raise SystemExit(run_process(found))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, get_args
 
-from shared.agents.table import Declarations, Found, UnknownCard
+from shared.agents.table import Declarations, Found, Undeclared
 from shared.contracts.agents import MOST_FALLBACKS, MOST_NAMES, ModelCard, PinnedModel, QueryKind, Team, Tier
 from shared.contracts.chat import Options
 from shared.contracts.step import StepRequest
@@ -24,13 +24,6 @@ TIER_PREFIX = "tier:"
 TIERS: tuple[Tier, ...] = get_args(Tier)
 _USUAL_QUALITY = 0.5
 """Of a model of which nobody has said it."""
-
-
-class InvalidCard(InvalidInput):
-    """The card contradicts itself or another one."""
-
-    code = "invalid_card"
-    param = "card"
 
 
 class Cards:
@@ -53,7 +46,7 @@ class Cards:
         return bool(self.latest)
 
     def find(self, name: str) -> Found | None:
-        """The card that a name means; None of a name without one. Raises UnknownCard for an alias that a card does not have."""
+        """The card that a name means; None of a name without one. Raises Undeclared for an alias that a card does not have."""
         found = self._named.get(canonical(name))
         if found is None and name.partition("@")[0] in self.latest and "@" in name:
             return self._table.find("card", name)
@@ -85,7 +78,7 @@ class Cards:
                 todo += [self._meant(name) for name in reversed(of.fallbacks if of is not None else ())]
 
     def _meant(self, name: str) -> tuple[str, ModelCard | None]:
-        with suppress(UnknownCard):  # an alias that has gone since: a model of this name, if anybody has one
+        with suppress(Undeclared):  # an alias that has gone since: a model of this name, if anybody has one
             if (found := self.find(name)) is not None:
                 return _card(found).model, _card(found)
         return name, None
@@ -131,14 +124,14 @@ def tier_of(name: str) -> Tier | None:
 
 
 def resolved(cards: Cards, name: str, capability: str = "chat") -> PinnedModel | None:
-    """What a name stands for; None where it is a model without a card. Raises UnknownCard."""
+    """What a name stands for; None where it is a model without a card. Raises Undeclared."""
     tier = tier_of(name)
     if name == AUTO:
         return None
     if tier is not None:
         members = cards.tier(tier, capability)
         if not members:
-            raise UnknownCard(f"no model card is of tier {tier} for {capability}")
+            raise Undeclared("card", f"no model card is of tier {tier} for {capability}")
         return _pinned(name, "", [(card.model, card) for card in members], Options())
     found = cards.find(name)
     if found is None:
@@ -158,15 +151,15 @@ def _pinned(
 
 def pinned_models(cards: Cards, demands: Iterable[Sequence[str]], capability: str) -> tuple[PinnedModel, ...]:
     """Of each demand, a name and those that may stand in for it, what stands for something else, or for more, each once. Raises
-    UnknownCard, of a tier only where nothing stands in; InvalidInput of too many.
+    Undeclared, of a tier only where nothing stands in; InvalidInput of too many.
     """
     found: dict[str, PinnedModel] = {}
     for demand in demands:
-        lacking: UnknownCard | None = None
+        lacking: Undeclared | None = None
         for name in demand:
             try:
                 one = resolved(cards, name, capability)
-            except UnknownCard as error:
+            except Undeclared as error:
                 lacking = error
                 if tier_of(name) is None:
                     raise
@@ -212,20 +205,28 @@ def prices_of(request: StepRequest, team: Team) -> dict[str, Price]:
 
 
 def check_card(cards: Cards, name: str, card: ModelCard) -> None:
-    """Whether this card may be declared beside the others. Raises InvalidCard."""
+    """Whether this card may be declared beside the others. Raises InvalidInput."""
     if AUTO in (name, card.model, *card.synonyms, *card.fallbacks) or any(
         each.startswith(TIER_PREFIX) for each in (card.model, *card.synonyms, *card.fallbacks)
     ):
-        raise InvalidCard(f"{AUTO} and {TIER_PREFIX}... stand for models of the cluster's choice: a card names one")
+        raise InvalidInput(
+            f"{AUTO} and {TIER_PREFIX}... stand for models of the cluster's choice: a card names one", code="invalid_card", param="card"
+        )
     if unknown := sorted(card.quality.keys() - {"chat", *card.capabilities, *get_args(QueryKind)}):
-        raise InvalidCard(f"quality of what it is not for: {', '.join(unknown)}; `capabilities` says what it is for")
+        raise InvalidInput(
+            f"quality of what it is not for: {', '.join(unknown)}; `capabilities` says what it is for", code="invalid_card", param="card"
+        )
     for other in cards.latest.values():
         if other.name == name:
             continue
         taken = {canonical(each) for each in (other.name, _card(other).model, *_card(other).synonyms)}
         clash = next((each for each in (name, card.model, *card.synonyms) if canonical(each) in taken), None)
         if clash is not None:
-            raise InvalidCard(f"{clash} is a name of card {other.name} already; a card's model may have more `synonyms`")
+            raise InvalidInput(
+                f"{clash} is a name of card {other.name} already; a card's model may have more `synonyms`",
+                code="invalid_card",
+                param="card",
+            )
     _check_no_circle(cards, name, card)
 
 
@@ -235,7 +236,7 @@ def _check_no_circle(cards: Cards, name: str, card: ModelCard) -> None:
     while todo:
         fallback = todo.pop()
         if canonical(fallback) in own:
-            raise InvalidCard(f"the chain of fallbacks comes back to {name}")
+            raise InvalidInput(f"the chain of fallbacks comes back to {name}", code="invalid_card", param="card")
         found = cards.find(fallback)
         if found is not None and found.name not in seen and found.name != name:
             seen.add(found.name)

@@ -8,7 +8,7 @@ from typing import get_args
 
 from shared.agents.cards import cards_of, check_card, pinned_models, tier_of
 from shared.agents.suiting import KnownModels, rated
-from shared.agents.table import Declarations, UnknownProfile
+from shared.agents.table import Declarations, Undeclared
 from shared.agents.templates import check_prompt, render
 from shared.contracts.agents import (
     MOST_MEMBERS,
@@ -38,7 +38,7 @@ def resolve(
 ) -> Team:
     """The team of a job that names these, each once, with the tools of its agents. `offered`: the cluster's capabilities.
 
-    Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool; InvalidTemplate, InvalidVariables of an agent's prompt that needs more
+    Raises Undeclared; InvalidInput of an agent's prompt that needs more
     than it has; InvalidInput, TooLarge of too many and too much.
     """
     named, asked = tuple(dict.fromkeys(agents)), tuple(dict.fromkeys(prompts))
@@ -59,7 +59,7 @@ def demands_of(job: Job, ask: Iterable[tuple[str, ...]], team: Team) -> list[tup
 
 
 def with_models(table: Declarations, team: Team, demands: Sequence[tuple[str, ...]], capability: str) -> Team:
-    """The team with what these names of models stand for. Raises UnknownCard, InvalidInput, TooLarge."""
+    """The team with what these names of models stand for. Raises InvalidInput, TooLarge."""
     cards = cards_of(table)
     if not cards and not any(tier_of(name) for demand in demands for name in demand):  # nearly every job
         return team
@@ -76,7 +76,7 @@ def with_choice(table: Declarations, team: Team, demands: Iterable[tuple[str, ..
         return team
     profiles = {}
     for kind in get_args(QueryKind):
-        with suppress(UnknownProfile):
+        with suppress(Undeclared):
             profiles[kind] = _profile(table, kind).options
     with suppress(TooLarge):
         return _as_read(team.model_copy(update={"rated": rows, "profiles": profiles}))
@@ -141,7 +141,7 @@ def _pinned(table: Declarations, reference: str) -> PinnedPrompt:
 
 
 def _pinned_tools(table: Declarations, used: Iterable[str], offered: Collection[str]) -> tuple[PinnedTool, ...]:
-    """Raises UnknownTool; InvalidInput where two are one to a model, or the cluster has no place for steps of tools."""
+    """Raises InvalidInput, also where two are one to a model, or the cluster has no place for steps of tools."""
     found = tuple(_pinned_tool(table, each) for each in used)
     if len({tool.name for tool in found}) < len(found):
         raise InvalidInput("a job uses one version of a tool")

@@ -75,7 +75,7 @@ class Means(NamedTuple):
     spent: float = 0.0
 
 
-class ChoiceTold(Contract):
+class _ChoiceTold(Contract):
     """How a step's model was chosen, for people. `scores`: best first; `left_out`: why others could not be asked; `more`: not shown."""
 
     kind: QueryKind
@@ -166,7 +166,7 @@ def _chosen(request: StepRequest, team: Team, means: Means, draw: Callable[[str]
         order += [one.row.model for one in best]
         shown |= {one.row.model: round(scores[one.row.model], 3) for one in best if one.row.model not in shown}
     told = _told(
-        ChoiceTold(
+        _ChoiceTold(
             kind=query.kind,
             tokens=query.tokens,
             language=query.language,
@@ -265,7 +265,7 @@ def _place(needs: Sequence[Ability], *, tight: bool, scores: Mapping[str, float]
     return place
 
 
-def _told(choice: ChoiceTold) -> str:
+def _told(choice: _ChoiceTold) -> str:
     """As JSON, the worst left away until it fits."""
     scores, left_out, more = dict(choice.scores), dict(choice.left_out), 0
     while True:
@@ -277,15 +277,15 @@ def _told(choice: ChoiceTold) -> str:
         more += 1
 
 
-def read(text: str) -> ChoiceTold | None:
+def read(text: str) -> _ChoiceTold | None:
     """None where it is none, or of a form that this code does not know."""
     try:
-        return ChoiceTold.model_validate_json(text)
+        return _ChoiceTold.model_validate_json(text)
     except ValidationError:
         return None
 
 
-def in_words(told: ChoiceTold) -> list[str]:
+def in_words(told: _ChoiceTold) -> list[str]:
     """Lines for people."""
     parts = (f"about {told.tokens} tokens", told.language, *told.needs)
     how = "the cheapest, since little is left" if told.cheapest else "by score, drawn from what was judged" if told.judged else "by score"

@@ -24,57 +24,14 @@ _SHOWN = 50
 _ENTRY = re.compile(rf"({NAME})(?:@([0-9a-f]{{12}})|:({ALIAS}))")
 _REFERENCE = re.compile(rf"(?P<name>{NAME})(?:@(?P<at>{ALIAS}))?")
 _VERSION = re.compile(r"[0-9a-f]{12}")
+_AN_ALIAS = "an alias is 1 to 32 small letters, digits, dots, hyphens, underscores, and no version's name"
 
 
-class UnknownAgent(InvalidInput):
-    """There is no such agent."""
+class Undeclared(InvalidInput):
+    """Nobody has declared what is named. Code and param say of which kind it would be."""
 
-    code = "unknown_agent"
-    param = "agent"
-
-
-class UnknownPrompt(InvalidInput):
-    """There is no such prompt."""
-
-    code = "unknown_prompt"
-    param = "prompt"
-
-
-class UnknownProfile(InvalidInput):
-    """There is no such profile."""
-
-    code = "unknown_profile"
-    param = "profile"
-
-
-class UnknownTool(InvalidInput):
-    """There is no such tool."""
-
-    code = "unknown_tool"
-    param = "tools"
-
-
-class UnknownCard(InvalidInput):
-    """There is no such model card."""
-
-    code = "unknown_card"
-    param = "model"
-
-
-_UNKNOWN: Mapping[str, type[InvalidInput]] = {
-    "prompt": UnknownPrompt,
-    "agent": UnknownAgent,
-    "profile": UnknownProfile,
-    "tool": UnknownTool,
-    "card": UnknownCard,
-}
-
-
-class InvalidAlias(InvalidInput):
-    """An alias is a name, not a version."""
-
-    code = "invalid_alias"
-    param = "alias"
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message, code=f"unknown_{kind}", param={"tool": "tools", "card": "model"}.get(kind, kind))
 
 
 class DeclarationsFull(InvalidInput):
@@ -165,7 +122,7 @@ class Declarations:
         return BUILT_IN[kind].get(name) if moved is None else of_name.bodies.get(moved.version)
 
     def versions(self, kind: str, name: str) -> Versions:
-        """All versions and aliases of a name. Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool, UnknownCard."""
+        """All versions and aliases of a name. Raises Undeclared."""
         of_name, body = self._names[kind].get(name), BUILT_IN[kind].get(name)
         if of_name is not None and LATEST in of_name.aliases:
             return of_name
@@ -185,13 +142,13 @@ class Declarations:
         body = of_name.bodies.get(version)
         if body is None:
             known = ", ".join(sorted(of_name.aliases)[:_SHOWN])
-            raise _UNKNOWN[kind](f"the {kind} {name} has no version or alias {asked}; its aliases: {known}")
+            raise Undeclared(kind, f"the {kind} {name} has no version or alias {asked}; its aliases: {known}")
         return Found(name, version, body)
 
-    def _unknown(self, kind: str, name: str | None) -> InvalidInput:
+    def _unknown(self, kind: str, name: str | None) -> Undeclared:
         names = self.names(kind)
         known = ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")
-        return _UNKNOWN[kind](f"there is no {kind} {name or 'of this form'}; known: {known or 'none'}")
+        return Undeclared(kind, f"there is no {kind} {name or 'of this form'}; known: {known or 'none'}")
 
     def declared(self, kind: str, name: str) -> Versions:
         """What the registry has of this name."""
@@ -213,9 +170,9 @@ class Declarations:
         return entries
 
     def to_move(self, kind: str, name: str, alias: str, to: str, *, at: float, by: str) -> Entries:
-        """What is to be written so that this alias points where `name@to` does. Raises InvalidAlias, DeclarationsFull, and as `find`."""
+        """What is to be written so that this alias points where `name@to` does. Raises InvalidInput, DeclarationsFull, and as `find`."""
         if _VERSION.fullmatch(alias) or re.fullmatch(ALIAS, alias) is None:
-            raise InvalidAlias("an alias is 1 to 32 small letters, digits, dots, hyphens, underscores, and no version's name")
+            raise InvalidInput(_AN_ALIAS, code="invalid_alias", param="alias")
         found, of_name, entries = self.find(kind, f"{name}@{to}"), self.declared(kind, name), Entries()
         if found.version not in of_name.bodies:  # it is built in, and may be another one in the next release
             entries |= self.to_declare(kind, name, found.body, at=at, by=by)

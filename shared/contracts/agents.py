@@ -259,6 +259,10 @@ class Team(Contract):
     profiles: dict[QueryKind, Options] = Field(default={}, max_length=8)
     """What a step has by its kind where its model was chosen."""
 
+    def __bool__(self) -> bool:
+        """Whether the pattern may use anything."""
+        return self is not NOBODY and self != NOBODY
+
     def member(self, reference: str) -> Member:
         """Raises KeyError."""
         for member in self.members:

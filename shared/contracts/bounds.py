@@ -89,20 +89,13 @@ class NotOffered(InvalidRecord):
     param = "capability"
 
 
-class TooFarAhead(InvalidInput):
-    """not_before: at most 7 days ahead."""
-
-    code = "invalid_input"
-    param = "not_before"
-
-
 def check_job(job: Job, offered: Collection[str], now: float) -> None:
     """What a job may ask of a cluster that offers these capabilities, at `now` (epoch seconds), by whatever way it comes: REST, chat,
-    schedules, records. A step of another capability would have no topic to go to. Raises NotOffered, TooFarAhead.
+    schedules, records. A step of another capability would have no topic to go to. Raises InvalidInput, NotOffered.
     """
     check_capability(job, offered)
     if job.not_before is not None and too_far(job.not_before, now):
-        raise TooFarAhead
+        raise InvalidInput("not_before: at most 7 days ahead.", param="not_before")
 
 
 def too_far(due_at: float, now: float) -> bool:

@@ -50,22 +50,6 @@ from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened
 from shared.contracts.taken import TakenAhead
 from shared.contracts.usage import Timings, Usage
 
-REVIEWS = dict.fromkeys(("review_opened", "review_decided", "review_escalated", "review_withdrawn"), 4)
-CONVERSATIONS = {"turn_begun": 5, "conversation_changed": 5}
-VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, **CONVERSATIONS, "batch_changed": 6}
-"""Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
-may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
-reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation; since 6 it may have a
-callback, or policies, or say something to the cache, or be a batch's line, and an answer may be the cache's; since 7 a team may hold
-models, rated ones too: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
-TEAMS, TOOLS, OF_A_CONVERSATION, POLICIES, CACHED, LINES, CARDS = 4, 5, 5, 6, 6, 6, 7
-"""Of a JobAccepted that holds a team, tools in it, is of a conversation, has policies, says something to the cache, or is a batch's line;
-of an answer that is the cache's; of a team with models in it, whose names an older planner would ask nodes for; and of a snapshot of one of
-them."""
-CALLED_BACK = 6
-"""Of a JobAccepted, or a JobDelayed, with a callback, and of a snapshot of that: an older planner would end the job and tell nobody."""
-NEWEST = 7
-"""That this code reads."""
 MOST_ASKS = 16
 """First asks that ride in JobAccepted, each of at most 5 kB beside an input of 96 kB; what more there are stand by themselves."""
 

@@ -30,6 +30,7 @@ def digest_of(body: bytes) -> str:
 DEFAULT_TENANT = "default"
 _RESERVED = ("j_", "k_", "s_")
 _SEPARATOR = "/"
+RESERVED = "Ids that begin with j_, k_ or s_ are tutti's own: a job has another one, or none."
 
 
 class Maker(StrEnum):

@@ -35,7 +35,7 @@ class Patterns:
         return self._all.get((name, version))
 
     def read(self, job: Job) -> tuple[Pattern, PatternInput]:
-        """Which pattern a new job gets, and its input. Raises UnknownPattern, InvalidPatternInput."""
+        """Which pattern a new job gets, and its input. Raises UnknownPattern, InvalidInput."""
         pattern = self.current.get(job.pattern)
         if pattern is None:
             raise UnknownPattern(f"there is no such pattern; known: {', '.join(sorted(self.current))}")

@@ -57,7 +57,7 @@ _TRIED_TOKENS = 1_024
 """Of an answer that is checked, where the job says nothing else."""
 
 
-class CascadeInput(FinalAnswer):
+class _CascadeInput(FinalAnswer):
     """Whom to ask, in which order, and when to be content."""
 
     models: tuple[ModelName, ...] = Field(default=(), max_length=4)
@@ -76,7 +76,7 @@ class CascadeInput(FinalAnswer):
         return self
 
 
-class CascadeVerdict(Control):
+class _CascadeVerdict(Control):
     """What a critic says of an answer."""
 
     reasoning: str = Field(default="", max_length=300)
@@ -100,7 +100,7 @@ class _Try:
 
 
 class _Cascade:
-    def __init__(self, ctx: Context, job: Job, ask: CascadeInput) -> None:
+    def __init__(self, ctx: Context, job: Job, ask: _CascadeInput) -> None:
         self._ctx, self._job, self._ask = ctx, job, ask
         self._models = ask.models or (job.model,)
         self._ruled = question(job, ask.rule(job))
@@ -221,11 +221,11 @@ class _Cascade:
         asked = _CRITIC.format(question=framed("question", job_input(self._job)), answer=framed("answer", shown))
         request = self._ctx.request(self._job, self._ask.critic_agent, ChatMessage(role="user", content=asked))
 
-        def wrong(verdict: CascadeVerdict) -> str | None:
+        def wrong(verdict: _CascadeVerdict) -> str | None:
             quoted = " ".join(verdict.evidence.split())
             return None if quoted and quoted in " ".join(shown.split()) else "`evidence` does not stand in the answer"
 
-        verdict = await decide(self._ctx, request, CascadeVerdict, wrong)
+        verdict = await decide(self._ctx, request, _CascadeVerdict, wrong)
         now.score, now.found = verdict.score / 10, {"evidence": verdict.evidence, "reasoning": verdict.reasoning}
 
     def _own(self, model: str) -> dict[str, Any]:
@@ -249,16 +249,16 @@ class _Cascade:
         return explained(chosen.answer, accepted_by=why, model=chosen.model, threshold=self._ask.threshold, tries=tries)
 
 
-async def cascade(ctx: Context, job: Job, ask: CascadeInput) -> Answer:
+async def cascade(ctx: Context, job: Job, ask: _CascadeInput) -> Answer:
     """The first answer that its check accepts, or the last model's."""
     return await _Cascade(ctx, job, ask).run()
 
 
-def likely_calls(job: Job, ask: CascadeInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _CascadeInput) -> Sequence[int]:
     """Half of what is tried is accepted: the first model with its check."""
     if ask.accept == "agreement":
         return [len(ask.rule(job))] * ask.samples
     return [0, len(_CRITIC) + 1_500] if ask.accept == "critic" else [0]
 
 
-CASCADE = Pattern("cascade", 1, cascade, CascadeInput, likely_calls=likely_calls, limits=Limits(calls=48, steps=64, depth=6, width=8))
+CASCADE = Pattern("cascade", 1, cascade, _CascadeInput, likely_calls=likely_calls, limits=Limits(calls=48, steps=64, depth=6, width=8))

@@ -122,7 +122,7 @@ class ChainStep(PatternInput):
         return self
 
 
-class ChainInput(PatternInput):
+class _ChainInput(PatternInput):
     """Names are unique, and every template names only what is there before it."""
 
     steps: tuple[ChainStep, ...] = Field(min_length=1, max_length=12)
@@ -253,7 +253,7 @@ def _prompt(ctx: Context, step: ChainStep, values: Mapping[str, str]) -> str:
     raise StepError(Failure(kind=kind, message=f"chain step {step.name}: {told}"))
 
 
-async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
+async def _pass(ctx: Context, job: Job, ask: _ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
     asked, tells = prompt, _tells(step.gate)
     for again in range(step.gate.repairs + 1):
         request = _request(ctx, job, step, asked, stream=stream)
@@ -309,7 +309,7 @@ async def _refined(ctx: Context, job: Job, refine: Refine, prompt: str) -> str:
     return text if text and len(text) <= refine.max_chars and answer.blob is None else prompt
 
 
-async def _step(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, values: Mapping[str, str]) -> Answer | None:
+async def _step(ctx: Context, job: Job, ask: _ChainInput, step: ChainStep, values: Mapping[str, str]) -> Answer | None:
     """None where it is left out."""
     if step.when is not None and not step.when.holds(values):
         return None
@@ -324,7 +324,7 @@ async def _step(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, values
     return await _reviewed(ctx, step, step.review, _request(ctx, job, step, prompt, stream=False), answer)
 
 
-async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:
+async def chain(ctx: Context, job: Job, ask: _ChainInput) -> Answer:
     """The answer of the last step that was not left out."""
     values, last = {"input": job_input(job)}, Answer()
     for group in ask.groups():
@@ -337,9 +337,9 @@ async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:
     return last
 
 
-def likely_calls(job: Job, ask: ChainInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _ChainInput) -> Sequence[int]:
     """A call a step, each with its template, and one a refinement."""
     return [len(step.template or "") for step in ask.steps for _ in range(1 + (step.refine is not None))]
 
 
-CHAIN = Pattern("chain", 1, chain, ChainInput, likely_calls=likely_calls)
+CHAIN = Pattern("chain", 1, chain, _ChainInput, likely_calls=likely_calls)

@@ -34,7 +34,7 @@ _ASKED = (
 _Short = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
-class JobInTurn(HeldJob):
+class _JobInTurn(HeldJob):
     """A job as its pattern sees it: of a conversation whose turn has come, each request made of it has the context; with its tenant's
     policies its input may be redacted, and its streams are guarded.
     """
@@ -43,7 +43,7 @@ class JobInTurn(HeldJob):
     guard: tuple[Guard, ...] = Field(default=(), max_length=MOST_POLICIES)
 
 
-class Recap(Control):
+class _Recap(Control):
     """What a model keeps of older turns."""
 
     summary: Annotated[str, StringConstraints(min_length=1, max_length=800)]
@@ -51,25 +51,25 @@ class Recap(Control):
     preferences: tuple[_Short, ...] = Field(max_length=3)
 
 
-def in_turn(job: Job, context: ContextRef | None) -> JobInTurn:
+def in_turn(job: Job, context: ContextRef | None) -> _JobInTurn:
     """The job with this before it; what it gives, and what it leaves to defaults, is as it was."""
     return as_seen(job, context=context)
 
 
-def as_seen(job: Job, **fields: Any) -> JobInTurn:
+def as_seen(job: Job, **fields: Any) -> _JobInTurn:
     """The job as its pattern is to see it, with other fields; nothing is validated."""
-    return JobInTurn.model_construct(_fields_set=job.model_fields_set, **{**job.__dict__, **fields})
+    return _JobInTurn.model_construct(_fields_set=job.model_fields_set, **{**job.__dict__, **fields})
 
 
-async def after_recap(ctx: Context, job: JobInTurn, older: ContextRef, run: Callable[[JobInTurn], Awaitable[Answer]]) -> Answer:
+async def after_recap(ctx: Context, job: _JobInTurn, older: ContextRef, run: Callable[[_JobInTurn], Awaitable[Answer]]) -> Answer:
     """The pattern's answer, once the older turns are summed up."""
     calls = ctx.limits.calls
     if calls is not None and calls < _LEAST_CALLS:
         return _told(await run(job), older, f"the job may make only {calls} calls")
     request = ctx.request(in_turn(job, older), AGENT, ChatMessage(role="user", content=_ASKED), options=Options(max_tokens=_ROOM))
-    [recap] = await ctx.in_time(min(_MOST_SECONDS, ctx.seconds / 4), decide(ctx, request, Recap))
+    [recap] = await ctx.in_time(min(_MOST_SECONDS, ctx.seconds / 4), decide(ctx, request, _Recap))
     ctx.dropped = True
-    if not isinstance(recap, Recap):
+    if not isinstance(recap, _Recap):
         return _told(await run(job), older, _why(recap))
     ctx.found = Memory(summary=recap.summary, facts=recap.facts, preferences=recap.preferences)
     size = len(recap.summary) + sum(map(len, (*recap.facts, *recap.preferences)))

@@ -44,7 +44,7 @@ _MOST_FOUND = 8
 _CUT = "the answer is cut off before its end; be shorter"
 
 
-class CriticInput(PatternInput):
+class _CriticInput(PatternInput):
     """What is checked, by whom, and how often an answer is revised."""
 
     rounds: int = Field(default=2, ge=0, le=5)
@@ -73,7 +73,7 @@ class _Draft:
 
 
 class _Work:
-    def __init__(self, ctx: Context, job: Job, ask: CriticInput, draft: Answer) -> None:
+    def __init__(self, ctx: Context, job: Job, ask: _CriticInput, draft: Answer) -> None:
         self._ctx, self._job, self._ask, self._first = ctx, job, ask, draft
         self._seen: set[str] = set()
         self.best = _Draft(draft, (), None)
@@ -158,7 +158,7 @@ class _Work:
         return _written(self._ctx, self._job, self._ask, turns)
 
 
-def _written(ctx: Context, job: Job, ask: CriticInput, more: tuple[ChatMessage, ...] = ()) -> StepRequest:
+def _written(ctx: Context, job: Job, ask: _CriticInput, more: tuple[ChatMessage, ...] = ()) -> StepRequest:
     """A draft, or with `more` the next one. What may be replaced is not streamed."""
     if ask.agent is None and not more:
         return request_of(job).model_copy(update={"stream": job.stream and not ask.rounds})
@@ -170,7 +170,7 @@ def _written(ctx: Context, job: Job, ask: CriticInput, more: tuple[ChatMessage, 
     return ctx.request(job, ask.agent, *turns, *more, stream=stream, **({"format": job.format} if job.format else {}))
 
 
-async def critic(ctx: Context, job: Job, ask: CriticInput) -> Answer:
+async def critic(ctx: Context, job: Job, ask: _CriticInput) -> Answer:
     """The best draft, not the last one."""
     draft = await ask_with_tools(ctx, ask.agent, _written(ctx, job, ask))
     ctx.best(draft)
@@ -182,9 +182,9 @@ async def critic(ctx: Context, job: Job, ask: CriticInput) -> Answer:
     return work.answer()
 
 
-def likely_calls(job: Job, ask: CriticInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _CriticInput) -> Sequence[int]:
     """A draft and its judgement; a revision and its judgement a round."""
     return [0, *[2_000] * (ask.judge is not None), *[3_000, *[3_000] * (ask.judge is not None)] * ask.rounds]
 
 
-CRITIC = Pattern("critic", 1, critic, CriticInput, likely_calls=likely_calls, limits=Limits(calls=40, steps=60))
+CRITIC = Pattern("critic", 1, critic, _CriticInput, likely_calls=likely_calls, limits=Limits(calls=40, steps=60))

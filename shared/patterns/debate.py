@@ -62,14 +62,14 @@ class DebateInput(FinalAnswer):
     closing_agent: Reference | None = None
 
 
-class Opinion(Control):
+class _Opinion(Control):
     """What a debater decides."""
 
     reasoning: str = Field(default="", max_length=400)
     answer: str = Field(min_length=1, max_length=200)
 
 
-class Stance(NamedTuple):
+class _Stance(NamedTuple):
     """What a seat answers in a round. `key`: its normal form, by which answers are counted."""
 
     key: str
@@ -81,7 +81,7 @@ class Stance(NamedTuple):
         return f"{self.reasoning}\nAnswer: {self.answer}"
 
 
-Round = list[Stance | None]
+Round = list[_Stance | None]
 """By seat; None where no answer could be read: it is no vote, and nobody is shown it."""
 
 
@@ -102,7 +102,7 @@ def counted(said: Round, before: Mapping[str, int] | None = None) -> dict[str, l
     return dict(sorted(votes.items(), key=lambda vote: (-len(vote[1]), -known.get(vote[0], 0), vote[1][0])))
 
 
-def verdict(rounds: Sequence[Round]) -> tuple[Stance, dict[str, list[int]]]:
+def verdict(rounds: Sequence[Round]) -> tuple[_Stance, dict[str, list[int]]]:
     """The answer of the last round that more than half can be read of, else of the one that most can, as the first who gave it worded it;
     and that round's votes. The first round breaks ties. ValueError where nobody ever answered.
     """
@@ -128,7 +128,7 @@ async def debate(ctx: Context, job: Job, ask: DebateInput) -> Answer:
         last: Round = rounds[-1] if rounds else [None] * ask.size
         seats = (_said(ctx, job, ask, (number, seat), last) for seat in range(ask.size))
         ends = await ctx.in_time(_TIME * ctx.seconds / ask.rounds, *seats)
-        rounds.append([end if isinstance(end, Stance) else None for end in ends])
+        rounds.append([end if isinstance(end, _Stance) else None for end in ends])
         if not number:
             took = Spent.of(ctx.so_far.usage, ctx.so_far.seconds)
         if any(rounds[0]):
@@ -151,7 +151,7 @@ def _note_baseline(ctx: Context, job: Job, ask: DebateInput, rounds: Sequence[Ro
     ctx.beside("round-0 vote", first.answer, took, same=bare and first.key == last.key)
 
 
-async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], last: Round) -> Stance:
+async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], last: Round) -> _Stance:
     """What this seat answers in this round. Raises StepError where it can't be read."""
     number, seat = at
     own, words = last[seat], _FIRST.format(what=_WHAT[ask.answer])
@@ -163,13 +163,13 @@ async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], l
     options = {"seed": ctx.seed("seat", number, seat), "max_tokens": _ROOM}
     agent = ask.agents[seat % len(ask.agents)] if ask.agents else None
     warm = {"temperature": TEMPERATURE} if agent is None and job.options.temperature is None else {}
-    kind = narrowed(Opinion, "answer", ask.choices) if ask.choices else Opinion
+    kind = narrowed(_Opinion, "answer", ask.choices) if ask.choices else _Opinion
     request = _request(ctx, job, agent, words, options | warm)
     opinion = await decide(ctx, request, kind, lambda one: None if _key(ask, one) else "`answer` is none that can be read")
-    return Stance(_key(ask, opinion), opinion.answer, opinion.reasoning)
+    return _Stance(_key(ask, opinion), opinion.answer, opinion.reasoning)
 
 
-def _key(ask: DebateInput, opinion: Opinion) -> str:
+def _key(ask: DebateInput, opinion: _Opinion) -> str:
     return ask.read(f"Answer: {' '.join(opinion.answer.split())}") or ""
 
 

@@ -55,7 +55,7 @@ class DecomposeInput(PatternInput):
     worker_agents: tuple[Reference, ...] = Field(default=("research", "reasoning", "creative", "code"), min_length=1, max_length=16)
 
 
-class Subtask(Control):
+class _Subtask(Control):
     """A node of the plan."""
 
     id: Id
@@ -67,10 +67,10 @@ class Subtask(Control):
 class Plan(Control):
     """What the coordinator decides."""
 
-    subtasks: tuple[Subtask, ...] = Field(min_length=1, max_length=24)
+    subtasks: tuple[_Subtask, ...] = Field(min_length=1, max_length=24)
 
 
-class Enough(Control):
+class _Enough(Control):
     """Whether the results are enough."""
 
     enough: bool
@@ -111,10 +111,10 @@ class _Work:
     def __init__(self, ctx: Context, job: Job, ask: DecomposeInput) -> None:
         self._ctx, self._job, self._ask = ctx, job, ask
         self._pool: Pool = ctx.pool(ask.width)
-        self.nodes: dict[str, Subtask] = {}
+        self.nodes: dict[str, _Subtask] = {}
         self.done: dict[str, str] = {}
         self.failed: dict[str, Failure] = {}
-        self._waiting: dict[str, Subtask] = {}
+        self._waiting: dict[str, _Subtask] = {}
 
     async def run(self, plan: Plan) -> None:
         """Until all of the plan has ended, or cannot begin."""
@@ -133,7 +133,7 @@ class _Work:
         for name in [name for name, node in self._waiting.items() if all(need in self.done for need in node.needs)]:
             self._pool.add(name, self._do(self._waiting.pop(name)))
 
-    async def _do(self, node: Subtask) -> str:
+    async def _do(self, node: _Subtask) -> str:
         """The subtask's text. One that fails is planned anew, as subtasks of its own, `splits` times."""
         read = {name: self.done[name] for name in node.needs}
         try:
@@ -163,7 +163,7 @@ async def decompose(ctx: Context, job: Job, ask: DecomposeInput) -> Answer:
     try:
         await work.run(await _plan(ctx, job, ask, task, {}))
         for _ in range(ask.replans):
-            verdict = await decide(ctx, _request(ctx, job, ask.agent, f"{task}\n\n{_MORE}", work.told()), Enough)
+            verdict = await decide(ctx, _request(ctx, job, ask.agent, f"{task}\n\n{_MORE}", work.told()), _Enough)
             if verdict.enough:
                 break
             await work.run(await _plan(ctx, job, ask, f"{task}\n\nStill missing: {verdict.missing}", work.told()))

@@ -45,7 +45,7 @@ _SYNTHESIS_SECONDS = 0.4
 _SYNTHESIS_TOKENS = 1_024
 
 
-class EnsembleInput(PatternInput):
+class _EnsembleInput(PatternInput):
     """Who answers, how many are enough, who makes one answer of them."""
 
     models: tuple[ModelName, ...] = Field(default=(), max_length=8)
@@ -83,7 +83,7 @@ def support(texts: Mapping[int, str]) -> dict[int, float]:
 class _Kept:
     """The answers that came in time and can be read, ranked by what the others say, too."""
 
-    def __init__(self, ask: EnsembleInput, gathered: Gathered) -> None:
+    def __init__(self, ask: _EnsembleInput, gathered: Gathered) -> None:
         readable = {number: gathered.answers[number] for number in _readable(gathered)}
         self.answers = readable or dict(sorted(gathered.answers.items())[:1])
         self._ask, self._gathered = ask, gathered
@@ -118,7 +118,7 @@ class _Kept:
         ctx.beside("best proposer", self.texts[best], took, same=True)
 
 
-def _quorum(ask: EnsembleInput) -> int:
+def _quorum(ask: _EnsembleInput) -> int:
     return ask.quorum or ask.proposers // 2 + 1
 
 
@@ -126,7 +126,7 @@ def _readable(gathered: Gathered) -> list[int]:
     return [number for number, answer in sorted(gathered.answers.items()) if answer.blob is None and answer.text.strip()]
 
 
-async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
+async def ensemble(ctx: Context, job: Job, ask: _EnsembleInput) -> Answer:
     """The synthesis; the best of the answers where there is none to make, or it fails."""
     own: list[dict[str, Any]] = [{"model": model, "fallback_models": ()} for model in ask.models] or [{} for _ in range(ask.samples)]
     messages = question(job)
@@ -148,7 +148,7 @@ async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
     return kept.told(made, made_by="synthesis", shown=order)
 
 
-async def _synthesis(ctx: Context, job: Job, ask: EnsembleInput, texts: Sequence[str]) -> Answer:
+async def _synthesis(ctx: Context, job: Job, ask: _EnsembleInput, texts: Sequence[str]) -> Answer:
     most = _SHOWN // len(texts)
     shown = "\n".join(framed(number, text, most) for number, text in enumerate(texts, 1))
     options = job.options.model_copy(update={"max_tokens": job.options.max_tokens or _SYNTHESIS_TOKENS})
@@ -157,9 +157,9 @@ async def _synthesis(ctx: Context, job: Job, ask: EnsembleInput, texts: Sequence
     return await ctx.ask(chat(job, (*question(job), last), **own, **({"model": ask.model} if ask.model else {})))
 
 
-def likely_calls(job: Job, ask: EnsembleInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _EnsembleInput) -> Sequence[int]:
     """A call an answer, and one that reads the kept ones."""
     return [*[0] * ask.proposers, len(_RULE) + min(_SHOWN, 2_000 * _quorum(ask))]
 
 
-ENSEMBLE = Pattern("ensemble", 1, ensemble, EnsembleInput, likely_calls=likely_calls, limits=Limits(calls=32, steps=64, width=9))
+ENSEMBLE = Pattern("ensemble", 1, ensemble, _EnsembleInput, likely_calls=likely_calls, limits=Limits(calls=32, steps=64, width=9))

@@ -50,7 +50,7 @@ class Verdict(Control):
     score: int = Field(ge=1, le=5)
 
 
-class Preference(Control):
+class _Preference(Control):
     """What a judge decides of two texts."""
 
     reasoning: str = Field(default="", max_length=200)
@@ -96,7 +96,7 @@ async def _compared(ctx: Context, job: Job, judge: Judge, task: str, texts: tupl
     shown = [framed(f"text {number}", text, COMPARED_CHARACTERS) for number, text in enumerate(texts, 1)]
     content = "\n".join((framed("task", task), *shown, "", words))
     try:
-        return (await decide(ctx, _request(ctx, job, judge, content), Preference)).better
+        return (await decide(ctx, _request(ctx, job, judge, content), _Preference)).better
     except StepError as error:
         stop_at_limit(error.failure)
         return None

@@ -54,7 +54,7 @@ _WORK = "{data}Your part of the task above: {instruction}"
 _ANSWER = "{data}Answer the task, from these results where they are right. Say what is missing."
 
 
-class MaestroInput(PatternInput):
+class _MaestroInput(PatternInput):
     """Who is in the team, and its bounds."""
 
     rounds: int = Field(default=4, ge=1, le=20)
@@ -75,7 +75,7 @@ class MaestroInput(PatternInput):
         return self
 
 
-class TaskLedger(Control):
+class _TaskLedger(Control):
     """The task ledger: what is known, and the plan."""
 
     given: str = Field(default="", max_length=160)
@@ -86,14 +86,14 @@ class TaskLedger(Control):
     team: tuple[Label, ...] = Field(min_length=1, max_length=12)
 
 
-class Assignment(Control):
+class _Assignment(Control):
     """What one specialist is to do."""
 
     agent: Label
     instruction: str = Field(min_length=1, max_length=240)
 
 
-class ProgressLedger(Control):
+class _ProgressLedger(Control):
     """The progress ledger of one round."""
 
     done_reason: str = Field(default="", max_length=80)
@@ -102,15 +102,15 @@ class ProgressLedger(Control):
     looping: bool
     progress_reason: str = Field(default="", max_length=80)
     progress: bool
-    orders: tuple[Assignment, ...] = Field(min_length=1, max_length=4)
+    orders: tuple[_Assignment, ...] = Field(min_length=1, max_length=4)
 
 
 class _Team:
     """The team at work. What is found stands here, so that it is there when the time is over."""
 
-    def __init__(self, ctx: Context, job: Job, ask: MaestroInput) -> None:
+    def __init__(self, ctx: Context, job: Job, ask: _MaestroInput) -> None:
         self._ctx, self._job, self._ask, self._task = ctx, job, ask, job_input(job)
-        self._facts: TaskLedger | None = None
+        self._facts: _TaskLedger | None = None
         self._given: set[tuple[str, str]] = set()
         self._idle: set[str] = set()
         self._last: set[str] = set()
@@ -147,16 +147,16 @@ class _Team:
                 return
         self.stopped = "rounds"
 
-    async def _plan(self) -> TaskLedger:
+    async def _plan(self) -> _TaskLedger:
         about = [f"- {name}: {self._ctx.team.member(name).about[:160]}" for name in self._ask.agents]
         words = _PLAN.format(data=self._told(), team="\n".join(about))
-        return await self._decided(words, narrowed(TaskLedger, "team", self._ask.agents))
+        return await self._decided(words, narrowed(_TaskLedger, "team", self._ask.agents))
 
-    async def _ledger(self, facts: TaskLedger) -> ProgressLedger:
+    async def _ledger(self, facts: _TaskLedger) -> _ProgressLedger:
         """Only who is in the team can be given work; who had it in vain since there was progress only where nobody else is left."""
         team = tuple(dict.fromkeys(facts.team))
         free = tuple(name for name in team if name not in self._idle) or team
-        kind = narrowed(ProgressLedger, "orders.agent", free, self._ask.width)
+        kind = narrowed(_ProgressLedger, "orders.agent", free, self._ask.width)
         return await self._decided(_LEDGER.format(data=self._told(), plan=framed("plan", _shown(facts))), kind)
 
     async def _decided(self, words: str, kind: type[Decided]) -> Decided:
@@ -172,7 +172,7 @@ class _Team:
         self._critique = "" if verdict is None else verdict.critique.strip()
         return False
 
-    def _new(self, orders: Sequence[Assignment]) -> list[Assignment]:
+    def _new(self, orders: Sequence[_Assignment]) -> list[_Assignment]:
         """Those that were not given before, in other spelling."""
         found = []
         for order in orders:
@@ -182,7 +182,7 @@ class _Team:
                 found.append(order)
         return found
 
-    async def _work(self, orders: Sequence[Assignment]) -> None:
+    async def _work(self, orders: Sequence[_Assignment]) -> None:
         self._last = {order.agent for order in orders}
         asks = (ask_with_tools(self._ctx, order.agent, self._request(order)) for order in orders)
         ends = await self._ctx.in_time(_ROUND * self._ctx.seconds, *asks)
@@ -196,7 +196,7 @@ class _Team:
             self.orders.append({"round": self.rounds, "agent": order.agent, "instruction": order.instruction, "outcome": outcome})
         stop_at_limit(*ends)
 
-    def _request(self, order: Assignment) -> StepRequest:
+    def _request(self, order: _Assignment) -> StepRequest:
         words = _WORK.format(data=self._told(), instruction=order.instruction)
         message = ChatMessage(role="user", content=f"{framed('task', self._task)}\n\n{words}")
         return self._ctx.request(self._job, order.agent, message, options=Options(max_tokens=_ROOM))
@@ -224,12 +224,12 @@ class _Team:
         return {"stopped": self.stopped, "passed": self.passed, **counts, "facts": facts, "orders": self.orders}
 
 
-def _shown(facts: TaskLedger) -> str:
+def _shown(facts: _TaskLedger) -> str:
     known = {"given": facts.given, "to look up": facts.look_up, "to derive": facts.derive, "guesses": facts.guesses, "plan": facts.plan}
     return "\n".join(f"{name}: {text}" for name, text in known.items() if text.strip())
 
 
-async def maestro(ctx: Context, job: Job, ask: MaestroInput) -> Answer:
+async def maestro(ctx: Context, job: Job, ask: _MaestroInput) -> Answer:
     """The single answer where it passes or the team finds nothing; else the coordinator's, over the team's results."""
     single, verdict, passed = await _single(ctx, job, ask) if ask.skip_team else (None, None, False)
     if single is not None and passed:
@@ -251,7 +251,7 @@ async def maestro(ctx: Context, job: Job, ask: MaestroInput) -> Answer:
         return explained(single or Answer(text=team.results[-1][1]), **beside)
 
 
-async def _single(ctx: Context, job: Job, ask: MaestroInput) -> tuple[Answer | None, Verdict | None, bool]:
+async def _single(ctx: Context, job: Job, ask: _MaestroInput) -> tuple[Answer | None, Verdict | None, bool]:
     """What one call answers, what the critic says of it, and whether it is the answer: it passes, or is none that can be judged."""
     [answer] = await ctx.in_time(_SINGLE * ctx.seconds, ctx.ask(request_of(job).model_copy(update={"stream": False})))
     stop_at_limit(answer)
@@ -270,10 +270,10 @@ async def _single(ctx: Context, job: Job, ask: MaestroInput) -> tuple[Answer | N
     return answer, verdict, verdict is not None and verdict.score >= ask.judge.accept
 
 
-def likely_calls(job: Job, ask: MaestroInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _MaestroInput) -> Sequence[int]:
     """Where the team is called: the single answer and its critic, the plan, a ledger and its orders a round, the critic, the answer."""
     single = [0, 1_000] if ask.skip_team else []
     return [*single, 1_000, *[3_000] * (ask.rounds * (1 + ask.width)), 4_000, 4_000]
 
 
-MAESTRO = Pattern("maestro", 1, maestro, MaestroInput, likely_calls=likely_calls, limits=Limits(calls=64, steps=96, depth=8))
+MAESTRO = Pattern("maestro", 1, maestro, _MaestroInput, likely_calls=likely_calls, limits=Limits(calls=64, steps=96, depth=8))

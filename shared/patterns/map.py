@@ -41,7 +41,7 @@ _INSTRUCTION = "Write one answer that brings the results together. Say which ite
 Item = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
 
 
-class MapInput(PatternInput):
+class _MapInput(PatternInput):
     """What is done with each item, and what is made of it all."""
 
     items: tuple[Item, ...] = Field(default=(), max_length=MOST_ITEMS)
@@ -61,12 +61,12 @@ class MapInput(PatternInput):
         return self
 
 
-def items_of(job: Job, ask: MapInput) -> tuple[str, ...]:
+def items_of(job: Job, ask: _MapInput) -> tuple[str, ...]:
     """Those that are given, or the prompt's lines."""
     return ask.items or tuple(line.strip() for line in job_input(job).splitlines() if line.strip())[:MOST_ITEMS]
 
 
-async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
+async def map_(ctx: Context, job: Job, ask: _MapInput) -> Answer:
     """One outcome an item, in the items' order, whatever the order of arrival: the text, or why there is none."""
     items = items_of(job, ask)
     if ask.items or ask.reduce != "ask" or (ask.template, ask.instruction) != ("{item}", _INSTRUCTION):
@@ -89,7 +89,7 @@ async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
     return texts[0] if len(items) == 1 and ask.reduce != "list" else ctx.best_answer or joined
 
 
-async def _reduced(ctx: Context, job: Job, ask: MapInput, told: list[str]) -> Answer:
+async def _reduced(ctx: Context, job: Job, ask: _MapInput, told: list[str]) -> Answer:
     while len(portions := _portions(told)) > 1:
         asks = [ctx.ask(_reducer(ctx, job, ask, portion)) for portion in portions]
         width = ask.width
@@ -109,11 +109,11 @@ def _portions(told: list[str]) -> list[list[str]]:
     return portions
 
 
-def _reducer(ctx: Context, job: Job, ask: MapInput, portion: list[str]) -> StepRequest:
+def _reducer(ctx: Context, job: Job, ask: _MapInput, portion: list[str]) -> StepRequest:
     return _request(ctx, job, ask, "\n\n".join((_REDUCE, *portion, f"The task: {job_input(job)[:TOLD]}", ask.instruction)))
 
 
-def _request(ctx: Context, job: Job, ask: MapInput, prompt: str) -> StepRequest:
+def _request(ctx: Context, job: Job, ask: _MapInput, prompt: str) -> StepRequest:
     message = ChatMessage(role="user", content=prompt)
     if ask.agent is not None:
         return ctx.request(job, ask.agent, message)
@@ -133,11 +133,11 @@ def _listed(index: int, outcome: Answer | Failure | None) -> dict[str, object]:
     return {"index": index, "outcome": "late"} if outcome is None else {"index": index, "outcome": "failed", "kind": outcome.kind.value}
 
 
-def likely_calls(job: Job, ask: MapInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _MapInput) -> Sequence[int]:
     """A call an item, and the reducer's."""
     items = items_of(job, ask)
     reducers = [PORTION] if ask.reduce == "ask" and len(items) > 1 else []
     return [len(ask.template)] * len(items) + reducers
 
 
-MAP = Pattern("map", 1, map_, MapInput, likely_calls=likely_calls, limits=Limits(calls=2_500, steps=2_500, width=64))
+MAP = Pattern("map", 1, map_, _MapInput, likely_calls=likely_calls, limits=Limits(calls=2_500, steps=2_500, width=64))

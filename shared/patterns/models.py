@@ -44,7 +44,7 @@ class Target(PatternInput):
     capability: Capability = "chat"
 
 
-class ModelsInput(PatternInput):
+class _ModelsInput(PatternInput):
     """What is done, and where."""
 
     action: Action
@@ -61,7 +61,7 @@ class ModelsInput(PatternInput):
         return self
 
 
-async def models(ctx: Context, job: Job, ask: ModelsInput) -> Answer:
+async def models(ctx: Context, job: Job, ask: _ModelsInput) -> Answer:
     """What was done, by node. It fails where it failed on one, once all have ended."""
     ctx.baseline = None  # no model has part in it
     ends = await ctx.in_time(None, *(_on(ctx, job, ask, target) for target in ask.nodes), width=MOST_TARGETS)
@@ -74,7 +74,7 @@ async def models(ctx: Context, job: Job, ask: ModelsInput) -> Answer:
     return explained(Answer(text=f"{ask.action.value} {ask.name}: done on {', '.join(told)}"), nodes=told)
 
 
-async def _on(ctx: Context, job: Job, ask: ModelsInput, target: Target) -> str:
+async def _on(ctx: Context, job: Job, ask: _ModelsInput, target: Target) -> str:
     request = StepRequest(
         agent="models",
         capability=target.capability,
@@ -95,11 +95,11 @@ async def _on(ctx: Context, job: Job, ask: ModelsInput, target: Target) -> str:
     return "done"
 
 
-def likely_calls(_: Job, __: ModelsInput) -> Sequence[int]:
+def likely_calls(_: Job, __: _ModelsInput) -> Sequence[int]:
     """None of a model."""
     return ()
 
 
 MODELS = Pattern(
-    "models", 1, models, ModelsInput, likely_calls=likely_calls, operated=True, limits=Limits(steps=2 * ROUNDS * MOST_TARGETS, attempts=10)
+    "models", 1, models, _ModelsInput, likely_calls=likely_calls, operated=True, limits=Limits(steps=2 * ROUNDS * MOST_TARGETS, attempts=10)
 )

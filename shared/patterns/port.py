@@ -26,23 +26,10 @@ class UnknownPattern(InvalidInput):
     param = "pattern"
 
 
-class InvalidPatternInput(InvalidInput):
-    """The input is not what the pattern takes."""
-
-    param = "input"
-
-
-class ToolsNotTaken(InvalidInput):
-    """The pattern asks models in words of its own: the caller's tools would be lost."""
-
-    code = "unsupported"
-    param = "tools"
-
-
 class PatternInput(Contract):
     """Base of each pattern's input: what it needs besides the job's prompt or messages. This one takes nothing."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", model_title_generator=lambda kind: kind.__name__.lstrip("_"))
 
 
 class Unread(PatternInput):
@@ -85,18 +72,20 @@ class Pattern:
     operated: bool = False
 
     def read(self, job: Job) -> PatternInput:
-        """The job's input. Raises ToolsNotTaken; InvalidPatternInput, with nothing of the input in its words."""
+        """The job's input. Raises Unsupported; InvalidInput, with nothing of the input in its words."""
         given, bare = job.pattern_input, _bare(self.input)
         if not self.hands_on and job.kind is Operation.EMBED:
-            raise InvalidPatternInput(f"pattern {self.name} takes a prompt or messages, no texts to embed")
+            raise InvalidInput(f"pattern {self.name} takes a prompt or messages, no texts to embed", param="input")
         if job.tools and not self.hands_on:
-            raise ToolsNotTaken(f"pattern {self.name} takes no tools of its caller's: leave them out, or the pattern")
+            raise InvalidInput(
+                f"pattern {self.name} takes no tools of its caller's: leave them out, or the pattern", code="unsupported", param="tools"
+            )
         if not given and bare is not None:  # nearly every job: nothing is read anew
             return bare
         try:
             return self.input.model_validate(given)
         except ValidationError as error:
-            raise InvalidPatternInput(explain(error, f"{self.name} input", self.input.model_fields)) from None
+            raise InvalidInput(explain(error, f"{self.name} input", self.input.model_fields), param="input") from None
 
     @property
     def takes_bare_prompt(self) -> bool:

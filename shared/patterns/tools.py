@@ -33,7 +33,7 @@ from shared.patterns.samples import question
 from shared.patterns.tool_use import ROUNDS, argument_faults, call_of, use_tools
 
 
-class ToolsInput(PatternInput):
+class _ToolsInput(PatternInput):
     """Which tools may be used, or which is called."""
 
     tools: tuple[Reference, ...] = Field(default=(), max_length=24)
@@ -50,7 +50,7 @@ class ToolsInput(PatternInput):
         return self
 
 
-async def tools(ctx: Context, job: Job, ask: ToolsInput) -> Answer:
+async def tools(ctx: Context, job: Job, ask: _ToolsInput) -> Answer:
     """The model's answer, its explanation the calls; or the tool's result."""
     if ask.tool is not None:
         ctx.baseline = None  # no model has part in it
@@ -80,9 +80,9 @@ async def _called(ctx: Context, job: Job, name: str) -> Answer:
     return await ctx.ask(call_of(tool, arguments))
 
 
-def likely_calls(job: Job, ask: ToolsInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _ToolsInput) -> Sequence[int]:
     """One call's results, and the answer."""
     return (0,) if ask.tool is not None or not (ask.tools or ask.agent) else (0, 1_000)
 
 
-TOOLS = Pattern("tools", 1, tools, ToolsInput, likely_calls=likely_calls, limits=Limits(calls=64, steps=96, depth=6))
+TOOLS = Pattern("tools", 1, tools, _ToolsInput, likely_calls=likely_calls, limits=Limits(calls=64, steps=96, depth=6))

@@ -30,7 +30,7 @@ from shared.patterns.port import Pattern
 from shared.patterns.samples import Gathered, collect, patience, question, sample
 
 
-class VoteInput(FinalAnswer):
+class _VoteInput(FinalAnswer):
     """How many samples, and what is counted."""
 
     samples: int = Field(default=5, ge=1, le=32)
@@ -79,7 +79,7 @@ def tally(votes: Votes) -> list[dict[str, Any]]:
     return [{"answer": said, "count": counts[said], "samples": [n for n in votes if votes[n] == said]} for said in order]
 
 
-def elected(ask: VoteInput, gathered: Gathered) -> Answer:
+def elected(ask: _VoteInput, gathered: Gathered) -> Answer:
     """The result of what has come: a sample of the leading answer, or, when none can be read, the first that says anything."""
     votes, answers = votes_of(ask, gathered), gathered.answers
     winner = leader(votes)
@@ -100,7 +100,7 @@ def elected(ask: VoteInput, gathered: Gathered) -> Answer:
     )
 
 
-def _note_baseline(ctx: Context, ask: VoteInput, gathered: Gathered) -> None:
+def _note_baseline(ctx: Context, ask: _VoteInput, gathered: Gathered) -> None:
     """The first sample: what one call would have answered. No other one in its place: who came before the end has helped to decide it."""
     first = gathered.answers.get(0)
     if first is not None:
@@ -109,7 +109,7 @@ def _note_baseline(ctx: Context, ask: VoteInput, gathered: Gathered) -> None:
         ctx.beside("first sample", first.text, took, same=0 in votes and votes[0] == leader(votes))
 
 
-async def vote(ctx: Context, job: Job, ask: VoteInput) -> Answer:
+async def vote(ctx: Context, job: Job, ask: _VoteInput) -> Answer:
     """The answer of most samples."""
     messages = question(job, ask.rule(job))
     form = "json" if ask.answer == "json" and job.format is None else job.format
@@ -128,9 +128,9 @@ async def vote(ctx: Context, job: Job, ask: VoteInput) -> Answer:
     return elected(ask, gathered)
 
 
-def likely_calls(job: Job, ask: VoteInput) -> Sequence[int]:
+def likely_calls(job: Job, ask: _VoteInput) -> Sequence[int]:
     """A call a sample, each with the rule."""
     return [len(ask.rule(job))] * ask.samples
 
 
-VOTE = Pattern("vote", 1, vote, VoteInput, likely_calls=likely_calls, limits=Limits(calls=64, width=32))
+VOTE = Pattern("vote", 1, vote, _VoteInput, likely_calls=likely_calls, limits=Limits(calls=64, width=32))

@@ -4,13 +4,13 @@ A service is a long-running coroutine that gets everything from an `Environment`
 an event loop (uvloop), structured logs, an HTTP server with /healthz, /readyz and /metrics (FastStream's ASGI application, which
 also carries the service's own routes), SIGTERM handling with a grace period, and exit codes: 0 ended in order, 1 failed, 78 wrong settings.
 
-This file is what services and tests import; the shell itself (`process`, `application`, `lifecycle`) is imported by `main` alone.
+This file is what services and tests import; the shell itself is `process.run_process`, which `python -m services.<name>` calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol, runtime_checkable
@@ -84,10 +84,3 @@ class Answering(Protocol):
 
 Build = Callable[[Environment], Service]
 """`services/<name>/app.py` has `def build(environment: Environment) -> Service`. Its own settings class reads the environment there."""
-
-
-def main(builds: Sequence[tuple[str, Build]]) -> int:
-    """Run the named services in this process until SIGTERM or SIGINT; returns the exit code. Used by `python -m services.<name>`."""
-    from shared.service.process import run_process
-
-    return run_process(builds)

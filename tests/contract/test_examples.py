@@ -20,9 +20,10 @@ from infra.schemas.messages import contracts, messages, schema
 from shared.contracts.base import VERSION
 from shared.contracts.control import CONTROL
 from shared.contracts.credits import CREDITS
-from shared.contracts.event import EVENT, NEWEST
+from shared.contracts.event import EVENT
 from shared.contracts.outcome import OUTCOME
 from shared.contracts.reply import REPLY
+from shared.contracts.versions import NEWEST
 from shared.topics import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "schemas" / "examples"

@@ -126,25 +126,23 @@ def _imports(path: Path) -> set[str]:
     return plain | {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
 
-def _modules(*folders: str) -> dict[str, Path]:
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in sources(*folders)}
+def _imported(path: Path) -> set[str]:
+    """What it names in imports anywhere: at its top, in a function, for a type checker only."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    named = {f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return named | {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
 
 
-def _imported(path: Path, modules: dict[str, Path], *, for_types: bool) -> set[str]:
-    """What it imports of these when it is loaded; `for_types`: also what only a type checker follows."""
-    body = ast.parse(path.read_text()).body
-    if for_types:
-        body += [node for block in body if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING" for node in block.body]
-    named = {f"{node.module}.{alias.name}" for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    whole = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
-    return {name if name in modules else name.rpartition(".")[0] for name in named | whole} & set(modules)
-
-
-@pytest.mark.parametrize(("folder", "for_types"), [("services", True), ("shared", False), ("infra", False)])
-def test_nobody_imports_in_a_circle(folder: str, for_types: bool) -> None:
-    """Every file can be read after those that it builds on. A circle is left when whoever needs nobody, or nobody needs, is taken away."""
-    modules = _modules(folder)
-    needs = {name: _imported(path, modules, for_types=for_types) - {name} for name, path in modules.items()}
+def test_nobody_imports_in_a_circle() -> None:
+    """Every file can be understood after those that it builds on. A circle is left when whoever needs nobody, or nobody needs, is taken
+    away.
+    """
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sources("services", "shared", "infra")
+    }
+    named = {name: _imported(path) for name, path in paths.items()}
+    needs = {name: {n if n in paths else n.rpartition(".")[0] for n in found} & set(paths) - {name} for name, found in named.items()}
     while ends := {name for name in needs if not needs[name] or not any(name in other for other in needs.values())}:
         needs = {name: others - ends for name, others in needs.items() if name not in ends}
     assert needs == {}

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import Publish
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob
-from services.planner.round import Publish, Round
+from services.planner.round import Round
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
 from shared.contracts.chat import FinishReason
@@ -40,9 +41,10 @@ def history(request: pytest.FixtureRequest) -> list[Line]:
 
 def replayed(history: list[Line]) -> tuple[Replay, Book, Round]:
     """A successor's replay, not yet finished."""
-    book, round_ = Book(0, Policy(), Random(0)), Round(1_800_000_000.0, 1_000_000.0)
+    book = Book(0, Policy(), Random(0))
     book.epoch = history[-1][0] + 1
-    replay = Replay(book, round_)
+    round_ = Round.of(book, 1_800_000_000.0, 1_000_000.0)
+    replay = Replay(round_)
     for offset, value in history:
         replay.fold(offset, value)
     return replay, book, round_

@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
 from shared.errors import ConfigurationError
-from shared.service import Readiness, main
+from shared.service import Readiness
+from shared.service.process import run_process
 
 class Scripted:
     name = "planner"
@@ -51,7 +52,7 @@ async def pour(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(size).encode())]})
     await send({"type": "http.response.body", "body": b"x" * size})
 
-raise SystemExit(main([("planner", Scripted)]))
+raise SystemExit(run_process([("planner", Scripted)]))
 """
 
 

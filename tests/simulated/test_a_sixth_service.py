@@ -125,7 +125,9 @@ def test_all_who_know_of_services_find_it(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert listed()[-1] == ("counter", 9110, True, PACKAGE, False)
     assert ports_of(ShellSettings(), ["planner", "counter"])["counter"] == 9110
     found: list[str] = []
-    monkeypatch.setattr(cli, "main", lambda builds: found.extend(name for name, made in builds if made is build or name != "counter"))
+    monkeypatch.setattr(
+        cli, "run_process", lambda builds: found.extend(name for name, made in builds if made is build or name != "counter")
+    )
     assert CliRunner().invoke(cli.run, ["counter"]).exit_code == 0
     assert CliRunner().invoke(cli.run, ["all"]).exit_code == 0
     assert found == ["counter", *NAMES, "counter"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.batches.batch_owner import BatchOwner, Key, Running
+from services.planner.batches.batch_owner import BatchOwner, Key
+from services.planner.draft import Draft, EndLine
 from services.planner.job.live import LiveJob
-from services.planner.round import EndLine, Round
+from services.planner.round import Round
 from services.planner.shard.batch_lines import BatchLines
-from services.planner.state.book import Book
 from shared.contracts.batch import LineEnded
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import batches
@@ -43,11 +43,11 @@ def test_the_laws_hold(seed: int) -> None:
 def an_end_counts_whenever_it_is_told(patching: Patching) -> None:
     original = BatchOwner.on_ended
 
-    def on_ended(self: BatchOwner, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
+    def on_ended(self: BatchOwner, draft: Draft, told: LineEnded, paid: Callable[[], None]) -> None:
         one = self.kept.things.get((told.tenant, told.batch))
         if one is not None and not one.over:
             one.open.add(told.number)
-        original(self, round_, told, paid)
+        original(self, draft, told, paid)
 
     patching.setattr(BatchOwner, "on_ended", on_ended)
 
@@ -55,16 +55,16 @@ def an_end_counts_whenever_it_is_told(patching: Patching) -> None:
 def gathered_ends_hold_nothing(patching: Patching) -> None:
     original = BatchOwner.on_ended
 
-    def on_ended(self: BatchOwner, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
+    def on_ended(self: BatchOwner, draft: Draft, told: LineEnded, paid: Callable[[], None]) -> None:
         paid()
-        original(self, round_, told, lambda: None)
+        original(self, draft, told, lambda: None)
 
     patching.setattr(BatchOwner, "on_ended", on_ended)
 
 
 def a_line_owes_no_end(patching: Patching) -> None:
     """It is told a moment later, if its planner still lives."""
-    tell, original = BatchLines.end, Book.owe_end
+    tell, original = BatchLines.end, Round.owe_end
 
     async def later(self: BatchLines, owed: EndLine) -> None:
         await self._wiring.clock.sleep(4.0)
@@ -72,18 +72,18 @@ def a_line_owes_no_end(patching: Patching) -> None:
 
     patching.setattr(BatchLines, "end", lambda self, owed: self._wiring.spawn(later(self, owed)))
 
-    def owe_end(self: Book, round_: Round, job: LiveJob) -> None:
-        original(self, round_, job)
+    def owe_end(self: Round, job: LiveJob) -> None:
+        original(self, job)
         job.line_owed = False
 
-    patching.setattr(Book, "owe_end", owe_end)
+    patching.setattr(Round, "owe_end", owe_end)
 
 
 def a_successor_sends_nothing_again(patching: Patching) -> None:
     original = BatchOwner.resume
 
-    def resume(self: BatchOwner, round_: Round, to_monotonic: float) -> None:
-        original(self, round_, to_monotonic)
+    def resume(self: BatchOwner, draft: Draft, to_monotonic: float) -> None:
+        original(self, draft, to_monotonic)
         for one in self.kept.things.values():
             one.again = False
 
@@ -93,11 +93,11 @@ def a_successor_sends_nothing_again(patching: Patching) -> None:
 def a_cancel_ends_it_at_once(patching: Patching) -> None:
     original = BatchOwner._end
 
-    def end(self: BatchOwner, round_: Round, key: Key, one: Running, why: Any) -> None:
-        original(self, round_, key, one, why)
+    def end(self: BatchOwner, draft: Draft, key: Key, one: Any, why: Any) -> None:
+        original(self, draft, key, one, why)
         if not one.over:
             one.open -= {*one.gathered, *one.writing}
-            self._finish(round_, one)
+            self._finish(draft, one)
 
     patching.setattr(BatchOwner, "_end", end)
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from services.cache import flights, handlers, serving
-from services.planner.state import attempts, caching, lookups
+from services.planner.deciding import attempts, lookups
+from services.planner.state import caching
 from shared.contracts.cache import CacheControl
 from shared.contracts.outcome import CacheMissed, StepSucceeded
 from shared.contracts.step import StepRequest
@@ -99,9 +100,9 @@ def _hits_are_charged(patching: Patching) -> None:
 
 
 def _followers_wait_for_ever(patching: Patching) -> None:
-    def on_missed(book: Any, round_: Any, outcome: CacheMissed) -> None:
-        original(book, round_, outcome)
-        found = book.find(outcome.job, outcome.step)
+    def on_missed(round_: Any, outcome: CacheMissed) -> None:
+        original(round_, outcome)
+        found = round_.book.find(outcome.job, outcome.step)
         if found is not None and outcome.follow_seconds is not None and found[1].asks_cache:
             found[1].due_at = inf
 

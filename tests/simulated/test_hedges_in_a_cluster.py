@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.state import hedging
+from services.planner.deciding import hedging
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import StepAnswered
 from tests.support.cluster import settings, workload

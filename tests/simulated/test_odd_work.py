@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from services.planner.budgets.shares import Shares
+from services.planner.deciding import admission, attempts, delayed, driving, funding
 from services.planner.history import recovery
 from services.planner.job.live import LiveJob
 from services.planner.kept import Kind
 from services.planner.round import Round
 from services.planner.schedules import clockwork
 from services.planner.shard import effects
-from services.planner.state import admission, attempts, dates, delayed, driving, funding, snapshots
+from services.planner.state import dates, snapshots
 from services.planner.state.book import Book
 from shared.contracts.budget import TenantLimits
 from shared.contracts.dead_letter import DeadLetter
@@ -92,7 +93,7 @@ TAKING_IN: dict[str, tuple[Any, str, Callable[..., bool]]] = {
     "pattern": (admission, "check_job", asks_odd),
     "limits": (admission, "filled", asks_odd),
     "event": (Round, "add", asks_odd),
-    "fold": (Book, "enter", asks_odd),
+    "fold": (Round, "enter", asks_odd),
     "acceptance": (effects, "accept", asks_odd),
     "whether it waits": (effects, "must_wait", asks_odd),
     "the wait": (delayed, "digest_of", lambda body: b"odd" in body),
@@ -186,10 +187,10 @@ async def test_an_outcome_whose_folding_fails_is_a_dead_letter_and_ends_its_job(
 
 
 def _failing_outcome(real: Any) -> Any:
-    def work(book_: Any, round_: Any, outcome: Any) -> None:
+    def work(round_: Any, outcome: Any) -> None:
         if outcome.job == "odd":
             raise OverflowError
-        real(book_, round_, outcome)
+        real(round_, outcome)
 
     return work
 

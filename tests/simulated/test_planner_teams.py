@@ -11,7 +11,6 @@ from shared.agents.table import Declarations
 from shared.contracts import headers
 from shared.contracts.agents import Agent
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.event import TEAMS
 from shared.contracts.job import Job
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN, Patterns
@@ -69,4 +68,4 @@ async def test_a_job_goes_on_under_its_version(world: World) -> None:
         await settled(world, 2)
         assert told(world)[before:] == ["B", "B"]
         accepted = [r for r in world.log.existing(events(world)).records if b'"job_accepted"' in (r.value or b"")]
-        assert {headers.Envelope(record.headers).version() for record in accepted} == {TEAMS}
+        assert {headers.Envelope(record.headers).version() for record in accepted} == {4}

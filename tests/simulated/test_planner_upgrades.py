@@ -9,7 +9,8 @@ import pytest
 from services.planner.app import Planner
 from services.planner.history import takeover
 from shared.contracts.base import VERSION
-from shared.contracts.event import NEWEST, PlannerStarted, StepAnswered, StepAsked
+from shared.contracts.event import PlannerStarted, StepAnswered, StepAsked
+from shared.contracts.versions import NEWEST
 from shared.kafka.port import Message, TopicPartition
 from tests.support.planner_traces import events, settled, simulated
 from tests.support.planner_world import World

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from services.planner.conversations.owner import Conversations, Talk
+from services.planner.conversations.owner import Conversations
+from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
-from services.planner.state.book import Book
 from tests.support.cluster.laws import turns
 from tests.support.cluster.simulation import Report, simulate
 from tests.support.cluster.workload import WEIGHTS
@@ -36,22 +36,22 @@ def grants_to_all(patching: Patching) -> None:
     """Who asks has his turn, whoever else has."""
     original = Conversations._grant_next
 
-    def grant_next(self: Conversations, round_: Round, epoch: int, key: Any, talk: Talk) -> None:
+    def grant_next(self: Conversations, draft: Draft, key: Any, talk: Any) -> None:
         talk.known = talk.known.changed_to(current=None)
-        original(self, round_, epoch, key, talk)
+        original(self, draft, key, talk)
 
     patching.setattr(Conversations, "_grant_next", grant_next)
 
 
 def owes_no_end(patching: Patching) -> None:
     """A job is out although its conversation's owner may not have heard of its end."""
-    original = Book.end_turn
+    original = Round.end_turn
 
-    def end_turn(self: Book, round_: Round, job: LiveJob) -> None:
-        original(self, round_, job)
+    def end_turn(self: Round, job: LiveJob) -> None:
+        original(self, job)
         job.turn_owed = False
 
-    patching.setattr(Book, "end_turn", end_turn)
+    patching.setattr(Round, "end_turn", end_turn)
 
 
 @pytest.mark.parametrize("bug", [grants_to_all, owes_no_end])

@@ -19,7 +19,7 @@ from shared.contracts.agents import Declared, ModelCard, Tool
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer, Options, Served
 from shared.contracts.conversation import ConversationChanged, ConversationDropped
-from shared.contracts.event import NEWEST, CancelRecorded
+from shared.contracts.event import CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import envelope
 from shared.contracts.limits import Limits
@@ -27,6 +27,7 @@ from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed
 from shared.contracts.review import ReviewGiven, ReviewOpened, Verdict
 from shared.contracts.step import Step
 from shared.contracts.usage import Price, Timings, Usage
+from shared.contracts.versions import NEWEST
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
 from tests.support.planner_world import World

@@ -21,7 +21,7 @@ from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.routes.asking import as_json, body_of, caller
 from shared.agents.resolving import check_declared, member
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Found, Versions
-from shared.agents.templates import MOST_ITEMS, InvalidVariables, render
+from shared.agents.templates import MOST_ITEMS, render, wrong_variables
 from shared.contracts.agents import DeclaredName, Prompt, Variable
 from shared.contracts.base import Text
 from shared.errors import InvalidInput
@@ -115,7 +115,7 @@ class DeclarationRoutes:
         if isinstance(found.body, Prompt):
             text = render(found.body, given)
         elif given:
-            raise InvalidVariables("only a prompt has variables")
+            raise wrong_variables("only a prompt has variables")
         else:
             pinned = member(self._table, f"{found.name}@{found.version}", self._door.offered.capabilities)
             text, more = pinned.system or "", {"member": pinned.model_dump(mode="json", exclude_defaults=True)}

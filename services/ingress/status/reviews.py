@@ -17,6 +17,7 @@ from shared.contracts import event as events
 from shared.contracts.base import Contract
 from shared.contracts.event import EVENT
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
+from shared.contracts.versions import REVIEWS
 from shared.errors import LogUnavailable, NotFound
 from shared.kafka.port import Log, TopicPartition
 from shared.telemetry import logs
@@ -29,7 +30,7 @@ _MOST_OVER = 5_000
 """That are over, so that who decides once more is told what came of it."""
 _AT_ONCE = 4
 _READ_SECONDS = 10.0
-_KINDS = frozenset(events.REVIEWS)
+_KINDS = frozenset(REVIEWS)
 _QUOTED = b"review_opened"
 
 

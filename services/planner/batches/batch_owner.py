@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from math import inf
 
-from services.planner.kept import Kind
-from services.planner.round import KeepEnds, Round, SendLines
+from services.planner.draft import Draft, KeepEnds, SendLines
+from services.planner.kept import Timed
 from shared.batches import KEPT_SECONDS
 from shared.contracts.batch import BatchCancelled, BatchChanged, BatchError, BatchSubmitted, LineEnded, LineRow
 from shared.contracts.blob import BlobRef
@@ -54,7 +53,7 @@ class BatchPolicy:
 
 
 @dataclass(slots=True)
-class Running:
+class _Running:
     """A batch in memory. `begun_at`: monotonic, in replay seconds of the log's time."""
 
     known: BatchChanged
@@ -88,12 +87,18 @@ class BatchOwner:
     def __init__(
         self, policy: BatchPolicy, set_timer: Callable[[str, float], None], most_jobs: Callable[[str], int | None] = lambda _: None
     ) -> None:
-        self._policy, self._set_timer, self._most_jobs = policy, set_timer, most_jobs
-        self.kept = Kind[Key, Running]("batches", self._again, events={BatchChanged: self.restore})
+        self._policy, self._most_jobs = policy, most_jobs
+        self.kept = Timed[_Running](
+            "batches",
+            BatchChanged,
+            TIMER,
+            set_timer,
+            self._due_at,
+            named=lambda event: (event.tenant, event.batch),
+            read=lambda event, written: _Running(event, written - event.age_seconds, set(event.open)),
+            state=self._state,
+        )
         self._all = self.kept.things
-        self._changed: dict[Key, None] = {}
-        self.attention: dict[Key, None] = {}
-        """Those that changed, or whose timer may be another one by now: `flush` looks at them."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -102,7 +107,7 @@ class BatchOwner:
         found = self._all.get((tenant, name))
         return None if found is None else found.known
 
-    def on_submitted(self, round_: Round, epoch: int, told: BatchSubmitted) -> None:
+    def on_submitted(self, draft: Draft, told: BatchSubmitted) -> None:
         """A repeat changes nothing."""
         key = told.tenant, told.batch
         if key in self._all:
@@ -113,11 +118,11 @@ class BatchOwner:
             errors = (BatchError(code="batch_limit_exceeded", message="too many batches are in progress: wait until one of them is over"),)
         self._make_room()
         said = {name: getattr(told, name) for name in ("terms", "window_seconds", "index", "lines", "refused", "refusals", "key")}
-        known = BatchChanged(epoch=epoch, tenant=told.tenant, batch=told.batch, at=round_.wall, errors=errors, **said)
-        one = self._all[key] = Running(known, round_.now)
+        known = BatchChanged(epoch=draft.epoch, tenant=told.tenant, batch=told.batch, at=draft.wall, errors=errors, **said)
+        one = self._all[key] = _Running(known, draft.now)
         if errors:
-            one.known = known.changed_to(over_at=round_.wall)
-        self._go_on(round_, key, one)
+            one.known = known.changed_to(over_at=draft.wall)
+        self._go_on(draft, key, one)
 
     def _make_room(self) -> None:
         if len(self._all) >= self._policy.most:
@@ -127,7 +132,7 @@ class BatchOwner:
                 log.warning("batch_forgotten", tenant=oldest[0], reason="as many are kept as may be")
                 self._forget(oldest)
 
-    def on_ended(self, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
+    def on_ended(self, draft: Draft, told: LineEnded, paid: Callable[[], None]) -> None:
         """A line's job has ended. `paid`: lets its record count as done: at once, or when an event names the end."""
         key = told.tenant, told.batch
         one = self._all.get(key)
@@ -138,11 +143,11 @@ class BatchOwner:
         one.gathered[told.number] = row, told.result.status is Status.SUCCEEDED
         one.size += len(row)
         one.paid.append(paid)
-        one.gathered_at = min(one.gathered_at, round_.now)
-        self.attention[key] = None
-        self._write(round_, one)
+        one.gathered_at = min(one.gathered_at, draft.now)
+        self.kept.attention[key] = None
+        self._write(draft, one)
 
-    def _write(self, round_: Round, one: Running, *, now: bool = False) -> None:
+    def _write(self, draft: Draft, one: _Running, *, now: bool = False) -> None:
         """A block, if there is enough for one, or nothing else will come; one at a time, since each names the one before."""
         if one.writing or not one.gathered:
             return
@@ -150,9 +155,9 @@ class BatchOwner:
         if now or full or len(one.gathered) == len(one.open):
             one.writing, one.gathered, one.size, one.gathered_at = one.gathered, {}, 0, inf
             one.paid_with, one.paid = one.paid, []
-            round_.after.append(KeepEnds(one.known, one.writing))
+            draft.after.append(KeepEnds(one.known, one.writing))
 
-    def on_written(self, round_: Round, key: Key, lies: BlobRef, rows: int, ended: dict[int, bool]) -> None:
+    def on_written(self, draft: Draft, key: Key, lies: BlobRef, rows: int, ended: dict[int, bool]) -> None:
         """The newest block lies there, with so many rows. `ended`: the lines that are new in it, and whether each ended well."""
         one = self._all.get(key)
         if one is None or one.over:
@@ -163,19 +168,19 @@ class BatchOwner:
         counts = {"completed": known.completed + good, "failed": known.failed + len(ended) - good}
         one.known = known.changed_to(newest=lies, newest_rows=rows, **counts)
         one.writing, one.settled, one.paid_with = {}, (*one.settled, *one.paid_with), []
-        self._go_on(round_, key, one)
-        self._write(round_, one)
+        self._go_on(draft, key, one)
+        self._write(draft, one)
 
-    def on_unreadable(self, round_: Round, key: Key) -> None:
+    def on_unreadable(self, draft: Draft, key: Key) -> None:
         """Its lines lie nowhere any more."""
         one = self._all.get(key)
         if one is not None and not one.over:
             gone = BatchError(code="input_gone", message="the lines of the batch are not kept any longer")
             one.known = one.known.changed_to(errors=(gone,))
-            self._finish(round_, one)
-            self._touch(key)
+            self._finish(draft, one)
+            self.kept.touch(key)
 
-    def on_cancelled(self, round_: Round, told: BatchCancelled) -> None:
+    def on_cancelled(self, draft: Draft, told: BatchCancelled) -> None:
         """No more lines are sent; those that are open are cancelled, and awaited for a while."""
         key = told.tenant, told.batch
         one = self._all.get(key)
@@ -183,18 +188,18 @@ class BatchOwner:
             return
         one.forget = one.forget or told.forget
         if not one.over:
-            self._end(round_, key, one, "cancelled")
+            self._end(draft, key, one, "cancelled")
         elif one.forget:
             self._forget(key)
 
-    def _end(self, round_: Round, key: Key, one: Running, why: str) -> None:
+    def _end(self, draft: Draft, key: Key, one: _Running, why: str) -> None:
         if one.known.ending is None:
-            one.known = one.known.changed_to(ending=why, ending_at=round_.wall)
-            one.patient_until = round_.now + self._policy.patience_seconds
-            round_.after.append(SendLines(one.known, cancelled=sorted(one.open)))
-            self._go_on(round_, key, one)
+            one.known = one.known.changed_to(ending=why, ending_at=draft.wall)
+            one.patient_until = draft.now + self._policy.patience_seconds
+            draft.after.append(SendLines(one.known, cancelled=sorted(one.open)))
+            self._go_on(draft, key, one)
 
-    def _go_on(self, round_: Round, key: Key, one: Running) -> None:
+    def _go_on(self, draft: Draft, key: Key, one: _Running) -> None:
         """Open as many lines as may be; nothing open and nothing left is the end."""
         known = one.known
         if one.known.ending is None and not one.over:
@@ -203,10 +208,10 @@ class BatchOwner:
             one.opened = (*one.opened, *more)
             one.known = known.changed_to(next=known.next + len(more))
         if not one.open and not one.over:
-            self._finish(round_, one)
-        self._touch(key)
+            self._finish(draft, one)
+        self.kept.touch(key)
 
-    def _room(self, key: Key, one: Running) -> int:
+    def _room(self, key: Key, one: _Running) -> int:
         """More lines that may be open: of a tenant no more than it may run at once, else they would fail for waiting too long."""
         live = [(tenant, len(other.open)) for (tenant, _), other in self._all.items() if not other.over]
         room = max(self._policy.least, self._policy.ahead // len(live)) - len(one.open)
@@ -215,43 +220,39 @@ class BatchOwner:
             room = min(room, max(most - sum(count for tenant, count in live if tenant == key[0]), int(not one.open)))
         return room
 
-    def _finish(self, round_: Round, one: Running) -> None:
+    def _finish(self, draft: Draft, one: _Running) -> None:
         log.info("batch_over", tenant=one.known.tenant, batch=one.known.batch, completed=one.known.completed, failed=one.known.failed)
-        one.known = one.known.changed_to(over_at=round_.wall)
+        one.known = one.known.changed_to(over_at=draft.wall)
         one.settled = (*one.settled, *one.paid, *one.paid_with)
         one.paid, one.paid_with, one.gathered, one.writing = [], [], {}, {}
 
-    def _touch(self, key: Key) -> None:
-        self._changed[key] = self.attention[key] = None
-
     # Time
 
-    def on_due(self, round_: Round, key: str) -> None:
+    def on_due(self, draft: Draft, key: str) -> None:
         """A batch's timer fired: all that lay in `outcomes` then is folded."""
-        tenant, _, name = key.removeprefix(TIMER).partition("/")
-        one = self._all.get((tenant, name))
+        name = self.kept.of_timer(key)
+        one = self._all.get(name)
         if one is None:
             return
-        self.attention[tenant, name] = None
         if one.over:
-            if round_.now >= one.begun_at + self._policy.kept_seconds:
-                self._forget((tenant, name))
+            if draft.now >= one.begun_at + self._policy.kept_seconds:
+                self._forget(name)
             return
         if one.again:
             one.again = False
             one.opened = tuple(sorted({*one.opened, *(one.open - one.gathered.keys() - one.writing.keys())}))
-            self._touch((tenant, name))
+            self.kept.touch(name)
             if one.known.ending is not None:
-                round_.after.append(SendLines(one.known, cancelled=one.opened))
-        impatient = round_.now >= one.patient_until
+                draft.after.append(SendLines(one.known, cancelled=one.opened))
+        impatient = draft.now >= one.patient_until
         if impatient and not (one.gathered or one.writing):
-            self._finish(round_, one)
-            self._touch((tenant, name))
-        elif one.known.ending is None and round_.now >= one.begun_at + one.known.window_seconds:
-            self._end(round_, (tenant, name), one, "expired")
-        self._write(round_, one, now=impatient or round_.now >= one.gathered_at + self._policy.gather_seconds)
+            self._finish(draft, one)
+            self.kept.touch(name)
+        elif one.known.ending is None and draft.now >= one.begun_at + one.known.window_seconds:
+            self._end(draft, name, one, "expired")
+        self._write(draft, one, now=impatient or draft.now >= one.gathered_at + self._policy.gather_seconds)
 
-    def _due_at(self, one: Running) -> float:
+    def _due_at(self, one: _Running) -> float:
         if one.over:
             return one.begun_at + self._policy.kept_seconds
         if one.again:
@@ -261,57 +262,25 @@ class BatchOwner:
         expires = one.patient_until if one.known.ending is not None else one.begun_at + one.known.window_seconds
         return min(expires, inf if one.writing else one.gathered_at + self._policy.gather_seconds)
 
-    def flush(self, round_: Round, epoch: int) -> None:
-        """At the end of a round: the events of what changed, what goes out behind them, and when to look again."""
-        for key in self._changed:
-            one = self._all[key]
-            group = f"{TIMER}{key[0]}/{key[1]}"
-            gone = one.over and one.forget
-            age = max(0.0, round_.now - one.begun_at)
-            one.known = one.known.changed_to(epoch=epoch, at=round_.wall, age_seconds=age, open=tuple(sorted(one.open)), gone=gone)
-            if gone:
-                round_.add(group, one.known, partial(self._gone, key), ledger=True)
-            else:
-                self.kept.tell(round_, group, one.known, key, ledger=True)
-            if one.opened or one.settled:
-                round_.after.insert(0, SendLines(one.known, one.opened, paid=one.settled))
-                one.opened, one.settled = (), ()
-        for key in self.attention:
-            if (found := self._all.get(key)) is not None:
-                self._set_timer(f"{TIMER}{key[0]}/{key[1]}", max(round_.now, self._due_at(found)))
-        self._changed.clear()
-        self.attention.clear()
+    def _state(self, draft: Draft, _: Key, one: _Running) -> BatchChanged:
+        """With what goes out behind it."""
+        gone, age = one.over and one.forget, max(0.0, draft.now - one.begun_at)
+        one.known = one.known.changed_to(epoch=draft.epoch, at=draft.wall, age_seconds=age, open=tuple(sorted(one.open)), gone=gone)
+        if one.opened or one.settled:
+            draft.after.insert(0, SendLines(one.known, one.opened, paid=one.settled))
+            one.opened, one.settled = (), ()
+        return one.known
 
     def _forget(self, key: Key) -> None:
         self._all[key].forget = True
-        self._touch(key)
+        self.kept.touch(key)
 
-    def _gone(self, key: Key, _: int) -> None:
-        """That it is forgotten is acknowledged."""
-        self._set_timer(f"{TIMER}{key[0]}/{key[1]}", inf)
-        self.kept.drop(key)
-
-    # History
-
-    def restore(self, event: BatchChanged, offset: int, written: float) -> None:
-        """In replay: the newest is the whole batch."""
-        key = event.tenant, event.batch
-        if event.gone:
-            self.kept.drop(key)
-            return
-        self._all[key] = Running(event, written - event.age_seconds, set(event.open))
-        self.kept.lies(key, event.at, offset)
-
-    def resume(self, round_: Round, to_monotonic: float) -> None:
+    def resume(self, draft: Draft, to_monotonic: float) -> None:
         """After replay: what was sent may never have arrived, and what was told may lie unread."""
         for key, one in self._all.items():
             one.begun_at += to_monotonic
-            self.attention[key] = None
+            self.kept.attention[key] = None
             if not one.over:
                 one.again = True
                 if one.known.ending is not None:
-                    one.patient_until = round_.now + self._policy.patience_seconds
-
-    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
-        self._touch(key)
-        return True
+                    one.patient_until = draft.now + self._policy.patience_seconds

@@ -5,13 +5,13 @@ Each serial of a home is decided once; the decision is an event before it is an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
-from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, neared, plus, recent
-from services.planner.kept import Kind
-from services.planner.round import Round, Tell
+from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, drop_past_days, neared, plus, recent
+from services.planner.draft import Draft, Tell
+from services.planner.kept import Changing
 from shared.contracts.budget import (
     ALWAYS,
     Amounts,
@@ -31,7 +31,7 @@ Key = tuple[str, int]
 
 
 @dataclass(slots=True)
-class Account:
+class _Account:
     """One tenant's day."""
 
     shares: dict[int, Share] = field(default_factory=dict)
@@ -46,24 +46,30 @@ class Accounts:
 
     def __init__(self, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
         self._tenants = tenants
-        self.kept = Kind[Key, Account](
-            "accounts", self._again, tidy=self._tidy, distance=policy.distance, events={TenantAccount: self.restore}
+        self.kept = Changing[Key, _Account](
+            "accounts",
+            TenantAccount,
+            "#account/{}/{}",
+            named=lambda event: (event.tenant, event.day),
+            read=lambda event, _: _Account({share.home: share for share in event.shares}, event.alerted),
+            state=self._state,
+            tidy=lambda draft: drop_past_days(self.kept, draft),
+            distance=policy.distance,
         )
         self._accounts = self.kept.things
-        self._changed: dict[Key, None] = {}
 
     def __len__(self) -> int:
         return len(self._accounts)
 
-    def get(self, tenant: str, day: int) -> Account | None:
+    def get(self, tenant: str, day: int) -> _Account | None:
         return self._accounts.get((tenant, day))
 
-    def on_requested(self, round_: Round, asked: BudgetRequested) -> None:
+    def on_requested(self, draft: Draft, asked: BudgetRequested) -> None:
         """Decide a new serial, answer one that is decided. An account that is no longer kept is not begun anew."""
-        if not recent(asked.day, day_of(round_.wall)):
+        if not recent(asked.day, day_of(draft.wall)):
             log.warning("budget_of_another_day", tenant=asked.tenant, day=asked.day)
             return
-        account = self._accounts.setdefault((asked.tenant, asked.day), Account())
+        account = self._accounts.setdefault((asked.tenant, asked.day), _Account())
         share = account.shares.get(asked.home) or Share(home=asked.home, serial=0, total=NOTHING)
         limited = bounds(self._tenants.get(asked.tenant), asked.day)
         others = [other for home, other in account.shares.items() if home != asked.home]
@@ -72,7 +78,7 @@ class Accounts:
             total, short = decide(limited, others, share.total, asked.least, gives_back=asked.gives_back)
             share = Share(home=asked.home, serial=asked.serial, total=total, used=asked.used)
             account.shares[asked.home] = share
-            self._changed[asked.tenant, asked.day] = None
+            self.kept.touch((asked.tenant, asked.day))
         elif asked.serial != share.serial:
             # One side has lost its ledger (retention, a restored topic): the home goes on from what is recorded here.
             log.warning("budget_ledgers_differ", tenant=asked.tenant, home=asked.home, asked=asked.serial, recorded=share.serial)
@@ -87,54 +93,26 @@ class Accounts:
             short=short,
             elsewhere=bool(holders),
         )
-        round_.after.append(Tell(asked.home, answer))
-        round_.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
+        draft.after.append(Tell(asked.home, answer))
+        draft.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
 
-    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> None:
-        """The events of what changed in this round; alerts before the account that holds that they were raised.
+    def _state(self, draft: Draft, key: Key, account: _Account) -> TenantAccount:
+        """Alerts come before the account that holds that they were raised."""
+        about = {"epoch": draft.epoch, "tenant": key[0], "day": key[1], "at": draft.wall}
+        for limit, granted, bound in self._news(*key, account):
+            log.warning("tenant_limit_neared", tenant=key[0], limit=limit)
+            metrics.LIMITS_NEARED.labels("tenant", limit).inc()
+            account.alerted = (*account.alerted, limit)
+            draft.add(self.kept.key(key), TenantLimitNeared(**about, limit=limit, granted=granted, bound=bound), ledger=True)
+        return TenantAccount(**about, shares=tuple(account.shares.values()), alerted=account.alerted)
 
-        `may`: whether a tenant's may be written.
-        """
-        for tenant, day in self._changed:
-            account = self._accounts.get((tenant, day))
-            if account is None or not may(tenant):
-                continue
-            group = f"#account/{tenant}/{day}"
-            for limit, granted, bound in self._news(tenant, day, account):
-                log.warning("tenant_limit_neared", tenant=tenant, limit=limit)
-                metrics.LIMITS_NEARED.labels("tenant", limit).inc()
-                account.alerted = (*account.alerted, limit)
-                near = TenantLimitNeared(epoch=epoch, tenant=tenant, day=day, at=round_.wall, limit=limit, granted=granted, bound=bound)
-                round_.add(group, near, ledger=True)
-            shares = tuple(account.shares.values())
-            state = TenantAccount(epoch=epoch, tenant=tenant, day=day, at=round_.wall, shares=shares, alerted=account.alerted)
-            self.kept.tell(round_, group, state, (tenant, day), ledger=True)
-        self._changed.clear()
-
-    def _news(self, tenant: str, day: int, account: Account) -> Iterator[tuple[str, float, float]]:
+    def _news(self, tenant: str, day: int, account: _Account) -> Iterator[tuple[str, float, float]]:
         limits = self._tenants.get(tenant)
         if limits is None or day == ALWAYS:
             return
         for near in neared(limits, bounds(limits, day), account.granted()):
             if near[0] not in account.alerted:
                 yield near
-
-    # History
-
-    def restore(self, event: TenantAccount, offset: int, _: float) -> None:
-        """In replay: the newest is the whole account."""
-        key = event.tenant, event.day
-        self._accounts[key] = Account({share.home: share for share in event.shares}, event.alerted)
-        self.kept.lies(key, event.at, offset)
-
-    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
-        self._changed[key] = None
-        return True
-
-    def _tidy(self, round_: Round, _: int) -> None:
-        """Drop past days."""
-        for key in [key for key in self._accounts if not recent(key[1], day_of(round_.wall))]:
-            self.kept.drop(key)
 
 
 def _holders(others: list[Share], short: tuple[Dimension, ...], day: int) -> list[int]:

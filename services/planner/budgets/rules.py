@@ -11,8 +11,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from services.planner.draft import Draft
+from services.planner.kept import Kind
 from shared.contracts.base import at_most
 from shared.contracts.budget import ALWAYS, Amounts, Share, TenantLimits
 from shared.contracts.failure import Failure, FailureKind
@@ -81,7 +83,7 @@ class BudgetPolicy:
     """A ledger event further behind the end than this many records is written again, so that the watermark may pass it."""
 
 
-class Deal(NamedTuple):
+class _Deal(NamedTuple):
     """What a home holds from now on, and what its limit did not allow."""
 
     total: Amounts
@@ -96,6 +98,13 @@ def day_of(wall: float) -> int:
 def recent(day: int, today: int) -> bool:
     """Whether an account of this day is kept: by a machine whose own day is `today`."""
     return day == ALWAYS or abs(day - today) <= DAYS_APART
+
+
+def drop_past_days(kept: Kind[tuple[str, int], Any], draft: Draft) -> None:
+    """Of a ledger by (tenant, day)."""
+    today = day_of(draft.wall)
+    for key in [key for key in kept.things if not recent(key[1], today)]:
+        kept.drop(key)
 
 
 def bounds(limits: TenantLimits | None, day: int) -> dict[Dimension, int]:
@@ -156,10 +165,10 @@ def lacking(total: Amounts, spent: Amounts, need: Amounts, limited: Collection[D
     return [d for d in limited if getattr(spent, d) + getattr(need, d) > getattr(total, d)]
 
 
-def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amounts, least: Amounts, *, gives_back: bool) -> Deal:
+def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amounts, least: Amounts, *, gives_back: bool) -> _Deal:
     """The owner's answer to one home. The totals of all homes together never grow beyond a limit."""
     if gives_back:
-        return Deal(lowest(held, least), ())
+        return _Deal(lowest(held, least), ())
     shares = list(others)
     total: dict[str, int] = {}
     short: list[Dimension] = []
@@ -172,7 +181,7 @@ def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amou
         total[dimension] = holds + min(free, max(wants - holds, free // _PARTS))
         if total[dimension] < wants:
             short.append(dimension)
-    return Deal(Amounts(**total), tuple(short))
+    return _Deal(Amounts(**total), tuple(short))
 
 
 def neared(limits: TenantLimits, limited: Mapping[Dimension, int], granted: Amounts) -> list[tuple[str, float, float]]:

@@ -7,7 +7,7 @@ the open attempts and is counted anew after a take-over.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.planner.budgets.rules import (
@@ -16,17 +16,16 @@ from services.planner.budgets.rules import (
     BudgetPolicy,
     Dimension,
     bounds,
-    day_of,
+    drop_past_days,
     highest,
     lacking,
     lowest,
     minus,
     plus,
     reached,
-    recent,
 )
-from services.planner.kept import Kind
-from services.planner.round import Round, Tell
+from services.planner.draft import Draft, Tell
+from services.planner.kept import Changing
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, TenantLimits, TenantShare
 from shared.contracts.failure import Failure
 from shared.telemetry import logs
@@ -34,11 +33,11 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 Key = tuple[str, int]
-Wants = list[tuple["Purse", Amounts]]
+Wants = list[tuple["_Purse", Amounts]]
 
 
 @dataclass(slots=True)
-class Purse:
+class _Purse:
     """This home's share of one tenant's day."""
 
     tenant: str
@@ -79,26 +78,36 @@ class Shares:
 
     def __init__(self, home: int, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
         self._home, self._policy, self._tenants = home, policy, tenants
-        self.kept = Kind[Key, Purse]("shares", self._again, tidy=self._tidy, distance=policy.distance, events={TenantShare: self.restore})
+        self.kept = Changing[Key, _Purse](
+            "shares",
+            TenantShare,
+            "#share/{}/{}",
+            named=lambda event: (event.tenant, event.day),
+            read=lambda event, _: _Purse(
+                event.tenant, event.day, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back
+            ),
+            state=_state,
+            tidy=lambda draft: drop_past_days(self.kept, draft),
+            distance=policy.distance,
+        )
         self._purses = self.kept.things
-        self._changed: dict[Key, None] = {}
         self.attention: dict[str, None] = {}
         """Tenants of which something changed in this round."""
 
     def __len__(self) -> int:
         return len(self._purses)
 
-    def get(self, tenant: str, day: int) -> Purse | None:
+    def get(self, tenant: str, day: int) -> _Purse | None:
         return self._purses.get((tenant, day))
 
-    def of(self, tenant: str) -> list[Purse]:
+    def of(self, tenant: str) -> list[_Purse]:
         return [purse for purse in self._purses.values() if purse.tenant == tenant]
 
-    def purse(self, tenant: str, day: int, now: float) -> Purse:
+    def purse(self, tenant: str, day: int, now: float) -> _Purse:
         """The purse, empty when it is new."""
         found = self._purses.get((tenant, day))
         if found is None:
-            found = self._purses[tenant, day] = Purse(tenant, day, touched_at=now)
+            found = self._purses[tenant, day] = _Purse(tenant, day, touched_at=now)
         return found
 
     # Spending
@@ -114,28 +123,28 @@ class Shares:
             purse.touched_at = now
             self.attention[purse.tenant] = None
 
-    def release(self, purse: Purse, reserved: Amounts, used: Amounts) -> None:
+    def release(self, purse: _Purse, reserved: Amounts, used: Amounts) -> None:
         """An attempt is over: settle what it took."""
         purse.reserved = minus(purse.reserved, reserved)
         if used != NOTHING:
             purse.used = plus(purse.used, used)
-            self._changed[purse.tenant, purse.day] = None
+            self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
 
-    def refused(self, purse: Purse, need: Amounts, round_: Round) -> Failure | None:
+    def refused(self, purse: _Purse, need: Amounts, draft: Draft) -> Failure | None:
         """Why there is no point in waiting, or None. Concurrent jobs end, so waiting for one is never pointless."""
-        believed = round_.now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
-        return self.exhausted(purse, need, round_) if believed and purse.day != ALWAYS else None
+        believed = draft.now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
+        return self.exhausted(purse, need, draft) if believed and purse.day != ALWAYS else None
 
-    def exhausted(self, purse: Purse, need: Amounts, round_: Round) -> Failure | None:
+    def exhausted(self, purse: _Purse, need: Amounts, draft: Draft) -> Failure | None:
         """What is lacking of which the owner last said that there is no more, or None."""
         limited = self._bounds(purse)
         for dimension in lacking(purse.total, purse.spent, need, limited):
             if dimension in purse.short:
-                return reached(dimension, limited[dimension], getattr(need, dimension), round_.wall)
+                return reached(dimension, limited[dimension], getattr(need, dimension), draft.wall)
         return None
 
-    def _bounds(self, purse: Purse) -> dict[Dimension, int]:
+    def _bounds(self, purse: _Purse) -> dict[Dimension, int]:
         return bounds(self._tenants.get(purse.tenant), purse.day)
 
     # Messages
@@ -156,34 +165,34 @@ class Shares:
             patience = self._policy.poll_seconds if purse.elsewhere or purse.day == ALWAYS else self._policy.recheck_seconds
             purse.quiet_until = now + patience
         purse.low = None
-        self._changed[purse.tenant, purse.day] = None
+        self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
 
-    def on_recalled(self, round_: Round, asked: BudgetRecalled) -> None:
+    def on_recalled(self, draft: Draft, asked: BudgetRecalled) -> None:
         """Others lack what lies unused here. Asking for it again has to wait, or two homes would send it to and fro for ever."""
         purse = self._purses.get((asked.tenant, asked.day))
-        if purse is not None and purse.asked_at is None and self.give_back(round_, purse):
-            purse.quiet_until = round_.now + self._policy.poll_seconds
+        if purse is not None and purse.asked_at is None and self.give_back(draft, purse):
+            purse.quiet_until = draft.now + self._policy.poll_seconds
             purse.limits = self._tenants.get(purse.tenant)
 
-    def give_back(self, round_: Round, purse: Purse) -> bool:
+    def give_back(self, draft: Draft, purse: _Purse) -> bool:
         """Record that what is unused is held no longer; the owner hears of it after that is acknowledged. False: nothing is unused."""
         if purse.gives_back or purse.left == NOTHING or purse.needs != NOTHING:
             return False
         purse.total = lowest(purse.total, purse.spent)
         purse.gives_back, purse.low = True, NOTHING
-        self._changed[purse.tenant, purse.day] = None
+        self.kept.touch((purse.tenant, purse.day))
         self.attention[purse.tenant] = None
         return True
 
-    def ask(self, round_: Round, tenant: str) -> None:
+    def ask(self, draft: Draft, tenant: str) -> None:
         """Send what this tenant's purses have to ask for; again what was not answered in time."""
         for purse in self.of(tenant):
             purse.low = purse.low or Amounts(**{d: getattr(purse.left, d) // 2 for d in DIMENSIONS})
-            waited = math.inf if purse.asked_at is None else round_.now - purse.asked_at
-            if waited < self._policy.resend_seconds or not (purse.gives_back or self._asks(purse, round_.now)):
+            waited = math.inf if purse.asked_at is None else draft.now - purse.asked_at
+            if waited < self._policy.resend_seconds or not (purse.gives_back or self._asks(purse, draft.now)):
                 continue
-            purse.asked_at = round_.now
+            purse.asked_at = draft.now
             request = BudgetRequested(
                 tenant=tenant,
                 day=purse.day,
@@ -193,9 +202,9 @@ class Shares:
                 used=purse.spent,
                 gives_back=purse.gives_back,
             )
-            round_.after.append(Tell(None, request))
+            draft.after.append(Tell(None, request))
 
-    def _asks(self, purse: Purse, now: float) -> bool:
+    def _asks(self, purse: _Purse, now: float) -> bool:
         if purse.asked_at is not None:
             return True
         limited = self._bounds(purse)
@@ -212,7 +221,7 @@ class Shares:
         """When this tenant's purses want attention next, monotonic."""
         return min((self._due_at(purse) for purse in self.of(tenant)), default=math.inf)
 
-    def _due_at(self, purse: Purse) -> float:
+    def _due_at(self, purse: _Purse) -> float:
         due = math.inf
         if purse.asked_at is not None:
             due = purse.asked_at + self._policy.resend_seconds
@@ -222,47 +231,12 @@ class Shares:
             due = purse.touched_at + self._policy.idle_seconds
         return due
 
-    def on_due(self, round_: Round, tenant: str) -> None:
+    def on_due(self, draft: Draft, tenant: str) -> None:
         """Give back what lies idle; the rest follows at the end of the round."""
         self.attention[tenant] = None
         for purse in self.of(tenant):
-            if purse.asked_at is None and round_.now - purse.touched_at >= self._policy.idle_seconds:
-                self.give_back(round_, purse)
-
-    # History
-
-    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> None:
-        """The events of what changed in this round; `may`: whether a tenant's may be written."""
-        for tenant, day in self._changed:
-            purse = self._purses.get((tenant, day))
-            if purse is not None and may(tenant):
-                event = TenantShare(
-                    epoch=epoch,
-                    tenant=tenant,
-                    day=day,
-                    at=round_.wall,
-                    serial=purse.serial,
-                    total=purse.total,
-                    used=purse.used,
-                    gives_back=purse.gives_back,
-                )
-                self.kept.tell(round_, f"#share/{tenant}/{day}", event, (tenant, day), ledger=True)
-        self._changed.clear()
-
-    def restore(self, event: TenantShare, offset: int, _: float) -> None:
-        """In replay: the newest is the whole purse."""
-        key = event.tenant, event.day
-        self._purses[key] = Purse(*key, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back)
-        self.kept.lies(key, event.at, offset)
-
-    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
-        self._changed[key] = None
-        return True
-
-    def _tidy(self, round_: Round, _: int) -> None:
-        """Drop past days."""
-        for key in [key for key in self._purses if not recent(key[1], day_of(round_.wall))]:
-            self.kept.drop(key)
+            if purse.asked_at is None and draft.now - purse.touched_at >= self._policy.idle_seconds:
+                self.give_back(draft, purse)
 
     def look_again(self, now: float) -> None:
         """After replay: at every tenant. Nothing has lain idle yet."""
@@ -277,3 +251,16 @@ class Shares:
         for each in wants:
             for purse, need in each:
                 purse.needs = plus(purse.needs, need)
+
+
+def _state(draft: Draft, _: Key, purse: _Purse) -> TenantShare:
+    return TenantShare(
+        epoch=draft.epoch,
+        tenant=purse.tenant,
+        day=purse.day,
+        at=draft.wall,
+        serial=purse.serial,
+        total=purse.total,
+        used=purse.used,
+        gives_back=purse.gives_back,
+    )

@@ -16,7 +16,7 @@ OLDEST_SECONDS = 7 * 86_400.0
 _NOTHING = Portion()
 
 
-class ToRead(NamedTuple):
+class _ToRead(NamedTuple):
     """`context` is read as it is; `older` is to be summed up first."""
 
     context: ContextRef | None = None
@@ -28,15 +28,15 @@ def all_of(portions: tuple[Portion, ...]) -> Portion:
     return reduce(Portion.plus, portions, _NOTHING)
 
 
-def given(known: ConversationChanged, most_tokens: int, wall: float) -> ToRead:
+def given(known: ConversationChanged, most_tokens: int, wall: float) -> _ToRead:
     """What the next turn gets. Beyond the bound (of tokens, of turns, of age) the newest few stay, within half of it."""
     whole = all_of((known.older, *known.recent))
     memory = known.memory_size if known.memory is not None else _NOTHING
     if not whole.turns and known.memory is None:
-        return ToRead()
+        return _ToRead()
     fits = likely_tokens(whole.characters + memory.characters) <= most_tokens
     if fits and whole.turns <= MOST_TURNS and (not whole.turns or wall - whole.since <= OLDEST_SECONDS):
-        return ToRead(_ref(known, whole, 0))
+        return _ToRead(_ref(known, whole, 0))
     kept = 0
     for count in range(1, len(known.recent) + 1):
         newest = all_of(known.recent[-count:])
@@ -44,9 +44,9 @@ def given(known: ConversationChanged, most_tokens: int, wall: float) -> ToRead:
             break
         kept = count
     if kept == whole.turns:
-        return ToRead(_ref(known, whole, 0))
+        return _ToRead(_ref(known, whole, 0))
     rest = all_of((known.older, *known.recent[: len(known.recent) - kept]))
-    return ToRead(_ref(known, all_of(known.recent[len(known.recent) - kept :]), 0), _ref(known, rest, kept))
+    return _ToRead(_ref(known, all_of(known.recent[len(known.recent) - kept :]), 0), _ref(known, rest, kept))
 
 
 def _ref(known: ConversationChanged, read: Portion, skip: int) -> ContextRef:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 
 from services.planner.conversations.granting import added, digest, given
-from services.planner.kept import Kind
-from services.planner.round import Round, Tell
+from services.planner.draft import Draft, Tell
+from services.planner.kept import Timed
 from shared.contracts.conversation import (
     MOST_WAITING,
     Asker,
@@ -55,7 +54,7 @@ class ConversationPolicy:
 
 
 @dataclass(slots=True)
-class Talk:
+class _Talk:
     """`used_at`: monotonic, in replay seconds of the log's time. `granted_at`: when the grant was sent last."""
 
     known: ConversationChanged
@@ -78,12 +77,18 @@ class Conversations:
     """Those of one home, by (tenant, name). `set_timer`: (key, monotonic seconds)."""
 
     def __init__(self, policy: ConversationPolicy, set_timer: Callable[[str, float], None]) -> None:
-        self._policy, self._set_timer = policy, set_timer
-        self.kept = Kind[Key, Talk]("conversations", self._again, events={ConversationChanged: self.restore})
+        self._policy = policy
+        self.kept = Timed[_Talk](
+            "conversations",
+            ConversationChanged,
+            TIMER,
+            set_timer,
+            self._due_at,
+            named=lambda event: (event.tenant, event.conversation),
+            read=lambda event, written: _Talk(event, written - event.idle_seconds),
+            state=self._state,
+        )
         self._talks = self.kept.things
-        self._changed: dict[Key, None] = {}
-        self.attention: dict[Key, None] = {}
-        """Those that changed, or whose timer may be another one by now: `flush` looks at them."""
         self._last_turn = -1
 
     def __len__(self) -> int:
@@ -93,40 +98,40 @@ class Conversations:
         talk = self._talks.get((tenant, name))
         return None if talk is None or talk.over else talk.known
 
-    def on_message(self, round_: Round, epoch: int, told: ToOwner) -> None:
+    def on_message(self, draft: Draft, told: ToOwner) -> None:
         """In log order. A repeat changes nothing."""
         key = told.tenant, told.conversation
         match told:
             case TurnAsked():
-                self._on_asked(round_, epoch, key, told)
+                self._on_asked(draft, key, told)
             case TurnEnded():
-                self._on_ended(round_, epoch, key, told)
+                self._on_ended(draft, key, told)
             case ConversationSet():
-                self._on_set(round_, epoch, key, told)
+                self._on_set(draft, key, told)
             case ConversationDropped():
-                self._on_dropped(round_, key)
+                self._on_dropped(draft, key)
 
-    def _on_asked(self, round_: Round, epoch: int, key: Key, asked: TurnAsked) -> None:
-        talk = self._begun(round_, epoch, key)
+    def _on_asked(self, draft: Draft, key: Key, asked: TurnAsked) -> None:
+        talk = self._begun(draft, key)
         if talk is None:
-            self._refuse(round_, asked, "conversations", "too many conversations are kept: delete some, or wait until they are forgotten")
+            self._refuse(draft, asked, "conversations", "too many conversations are kept: delete some, or wait until they are forgotten")
             return
         known = talk.known
         if known.current is not None and known.current.job == asked.job:
-            self._grant_again(round_, key, talk)
+            self._grant_again(draft, key, talk)
         elif all(other.job != asked.job for other in known.waiting):
             if len(known.waiting) >= MOST_WAITING:
-                self._refuse(round_, asked, "conversation.waiting", f"{MOST_WAITING} jobs wait for their turn in this conversation")
+                self._refuse(draft, asked, "conversation.waiting", f"{MOST_WAITING} jobs wait for their turn in this conversation")
                 return
             talk.known = known.changed_to(waiting=(*known.waiting, Asker(job=asked.job, home=asked.home)))
-            self._touch(round_, key, talk)
-            self._grant_next(round_, epoch, key, talk)
+            self._touch(draft, key, talk)
+            self._grant_next(draft, key, talk)
 
-    def _refuse(self, round_: Round, asked: TurnAsked, limit: str, message: str) -> None:
+    def _refuse(self, draft: Draft, asked: TurnAsked, limit: str, message: str) -> None:
         refused = TurnRefused(tenant=asked.tenant, conversation=asked.conversation, job=asked.job, limit=limit, message=message)
-        round_.after.append(Tell(asked.home, refused, sure=False))
+        draft.after.append(Tell(asked.home, refused, sure=False))
 
-    def _on_ended(self, round_: Round, epoch: int, key: Key, told: TurnEnded) -> None:
+    def _on_ended(self, draft: Draft, key: Key, told: TurnEnded) -> None:
         talk = self._talks.get(key)
         if talk is None:
             return
@@ -141,19 +146,19 @@ class Conversations:
         else:
             return
         talk.over = talk.empty
-        self._touch(round_, key, talk)
-        self._grant_next(round_, epoch, key, talk)
+        self._touch(draft, key, talk)
+        self._grant_next(draft, key, talk)
 
-    def _on_set(self, round_: Round, epoch: int, key: Key, told: ConversationSet) -> None:
+    def _on_set(self, draft: Draft, key: Key, told: ConversationSet) -> None:
         """Of two who write the memory at the same time the first in the log stands; the other sees it, and writes again."""
         found = self.get(*key)
         same = digest(None if found is None else found.memory) == told.based_on
-        talk = self._begun(round_, epoch, key) if same else None
+        talk = self._begun(draft, key) if same else None
         if talk is not None:
             talk.known = talk.known.changed_to(memory=told.memory, memory_size=told.memory_size)
-            self._touch(round_, key, talk)
+            self._touch(draft, key, talk)
 
-    def _on_dropped(self, round_: Round, key: Key) -> None:
+    def _on_dropped(self, draft: Draft, key: Key) -> None:
         talk = self._talks.get(key)
         if talk is None:
             return
@@ -162,109 +167,76 @@ class Conversations:
         nothing = {"newest": None, "older": Portion(), "recent": (), "memory": None, "memory_size": Portion(), "ended": 0}
         talk.known = known.changed_to(**nothing, current=current)
         talk.over = talk.idle
-        self._touch(round_, key, talk)
+        self._touch(draft, key, talk)
 
-    def _begun(self, round_: Round, epoch: int, key: Key) -> Talk | None:
+    def _begun(self, draft: Draft, key: Key) -> _Talk | None:
         """The conversation, a new one where there is none; None where there is no room for one."""
         talk = self._talks.get(key)
         if talk is None:
             of_tenant = sum(tenant == key[0] for tenant, _ in self._talks) if len(self._talks) >= self._policy.most_of_tenant else 0
             if len(self._talks) >= self._policy.most or of_tenant >= self._policy.most_of_tenant:
                 return None
-            first = ConversationChanged(epoch=epoch, tenant=key[0], conversation=key[1], at=round_.wall)
-            talk = self._talks[key] = Talk(first, round_.now)
+            first = ConversationChanged(epoch=draft.epoch, tenant=key[0], conversation=key[1], at=draft.wall)
+            talk = self._talks[key] = _Talk(first, draft.now)
         talk.over = False
         return talk
 
-    def _grant_next(self, round_: Round, epoch: int, key: Key, talk: Talk) -> None:
+    def _grant_next(self, draft: Draft, key: Key, talk: _Talk) -> None:
         """Serials lie above the epoch, and each grant is an event of its own round at most: a later epoch begins above all of them."""
         known = talk.known
         if known.current is not None or not known.waiting:
             return
-        self._last_turn = max(self._last_turn, epoch) + 1
+        self._last_turn = max(self._last_turn, draft.epoch) + 1
         first = known.waiting[0].model_copy(update={"turn": self._last_turn})
         talk.known = known.changed_to(current=first, waiting=known.waiting[1:])
-        self._grant_again(round_, key, talk)
+        self._grant_again(draft, key, talk)
 
-    def _grant_again(self, round_: Round, key: Key, talk: Talk) -> None:
+    def _grant_again(self, draft: Draft, key: Key, talk: _Talk) -> None:
         """Made of what is known, which the turn's end alone changes, and a memory that is written anew."""
         known, current = talk.known, talk.known.current
         assert current is not None, "it has been granted"
         assert current.turn is not None, "the same"
-        read = given(known, self._policy.tokens, round_.wall)
+        read = given(known, self._policy.tokens, draft.wall)
         granted = TurnGranted(
             tenant=key[0], conversation=key[1], job=current.job, turn=current.turn, context=read.context, older=read.older
         )
-        round_.after.append(Tell(current.home, granted))
-        talk.granted_at = round_.now
-        self.attention[key] = None
+        draft.after.append(Tell(current.home, granted))
+        talk.granted_at = draft.now
+        self.kept.attention[key] = None
 
-    def _touch(self, round_: Round, key: Key, talk: Talk) -> None:
-        talk.used_at = round_.now
-        self._changed[key] = self.attention[key] = None
+    def _touch(self, draft: Draft, key: Key, talk: _Talk) -> None:
+        talk.used_at = draft.now
+        self.kept.touch(key)
 
     # Time
 
-    def on_due(self, round_: Round, key: str) -> None:
+    def on_due(self, draft: Draft, key: str) -> None:
         """A conversation's timer fired."""
-        tenant, _, name = key.removeprefix(TIMER).partition("/")
-        talk = self._talks.get((tenant, name))
+        name = self.kept.of_timer(key)
+        talk = self._talks.get(name)
         if talk is None:
             return
-        self.attention[tenant, name] = None
-        if talk.known.current is not None and round_.now >= talk.granted_at + self._policy.grant_seconds:
-            self._grant_again(round_, (tenant, name), talk)
-        elif talk.idle and round_.now >= talk.used_at + self._policy.ttl_seconds:
-            log.info("conversation_forgotten", tenant=tenant)
+        if talk.known.current is not None and draft.now >= talk.granted_at + self._policy.grant_seconds:
+            self._grant_again(draft, name, talk)
+        elif talk.idle and draft.now >= talk.used_at + self._policy.ttl_seconds:
+            log.info("conversation_forgotten", tenant=name[0])
             talk.over = True
-            self._changed[tenant, name] = None
+            self.kept.touch(name)
 
-    def flush(self, round_: Round, epoch: int) -> None:
-        """At the end of a round: the events of what changed, and when to look again."""
-        for key in self._changed:
-            talk = self._talks[key]
-            group = f"#conversation/{key[0]}/{key[1]}"
-            idle = max(0.0, round_.now - talk.used_at)
-            talk.known = talk.known.changed_to(epoch=epoch, at=round_.wall, idle_seconds=idle, gone=talk.over)
-            if talk.over:
-                round_.add(group, talk.known, partial(self._gone, key), ledger=True)
-            else:
-                self.kept.tell(round_, group, talk.known, key, ledger=True)
-        for key in self.attention:
-            if (found := self._talks.get(key)) is not None:
-                self._set_timer(f"{TIMER}{key[0]}/{key[1]}", self._due_at(found))
-        self._changed.clear()
-        self.attention.clear()
+    def _state(self, draft: Draft, _: Key, talk: _Talk) -> ConversationChanged:
+        idle = max(0.0, draft.now - talk.used_at)
+        talk.known = talk.known.changed_to(epoch=draft.epoch, at=draft.wall, idle_seconds=idle, gone=talk.over)
+        return talk.known
 
-    def _due_at(self, talk: Talk) -> float:
+    def _due_at(self, talk: _Talk) -> float:
         if talk.known.current is not None:
             return talk.granted_at + self._policy.grant_seconds
         return talk.used_at + self._policy.ttl_seconds if talk.idle and not talk.over else inf
 
-    def _gone(self, key: Key, _: int) -> None:
-        """That it is forgotten is acknowledged."""
-        self._set_timer(f"{TIMER}{key[0]}/{key[1]}", inf)
-        self.kept.drop(key)
-
-    # History
-
-    def restore(self, event: ConversationChanged, offset: int, written: float) -> None:
-        """In replay: the newest is the whole conversation."""
-        key = event.tenant, event.conversation
-        if event.gone:
-            self.kept.drop(key)
-            return
-        self._talks[key] = Talk(event, written - event.idle_seconds)
-        self.kept.lies(key, event.at, offset)
-
-    def resume(self, round_: Round, to_monotonic: float) -> None:
+    def resume(self, draft: Draft, to_monotonic: float) -> None:
         """After replay: what was granted is granted again, since the message may be lost."""
         for key, talk in self._talks.items():
             talk.used_at += to_monotonic
-            self.attention[key] = None
+            self.kept.attention[key] = None
             if talk.known.current is not None:
-                self._grant_again(round_, key, talk)
-
-    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
-        self._changed[key] = self.attention[key] = None
-        return True
+                self._grant_again(draft, key, talk)

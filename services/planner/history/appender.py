@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from services.planner.draft import Draft
 from services.planner.history.takeover import Superseded, gap_is_stale
-from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES
-from shared.contracts.event import VERSIONS
+from shared.contracts.versions import VERSIONS
 from shared.kafka.port import Message, TopicPartition
 from shared.telemetry import logs, metrics
 
@@ -39,23 +39,23 @@ class Appender:
         self.expected = book.epoch + 1
         """Offset of the next own event."""
 
-    async def append(self, round_: Round) -> None:
+    async def append(self, draft: Draft) -> None:
         """The events in as few batches as fit, cut between jobs; inside a job only where its events alone exceed a batch.
 
         A crash between two batches leaves a prefix of the round, from which recovery drives on.
         Raises Superseded when somebody else has become the owner, SendFailed when a batch's fate is unknown.
         """
         batch = _Batch()
-        for group, events in (*round_.ledger.items(), *round_.events.items()):
+        for group, events in (*draft.ledger.items(), *draft.events.items()):
             weights = [len(value) + _EVENT_OVERHEAD for _, value in events]
             if batch.messages and batch.size + sum(weights) > _BATCH_BUDGET:
                 batch = await self._send(batch)
             for index, (weight, (kind, value)) in enumerate(zip(weights, events, strict=True)):
                 if batch.messages and batch.size + weight > _BATCH_BUDGET:
                     batch = await self._send(batch)
-                batch.lies.extend((len(batch.messages), lies) for lies in round_.lies.get((group, index), ()))
-                named = headers.envelope(kind, version=round_.newer.get((group, index), VERSIONS.get(kind, 1)))
-                whose = round_.whose.get(group)
+                batch.lies.extend((len(batch.messages), lies) for lies in draft.lies.get((group, index), ()))
+                named = headers.envelope(kind, version=draft.newer.get((group, index), VERSIONS.get(kind, 1)))
+                whose = draft.whose.get(group)
                 message = Message(self._partition.topic, value, group.encode(), self._partition.partition, named, whose)
                 batch.messages.append(message)
                 batch.size += weight

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 
+from services.planner.deciding.admission import JobInput
 from services.planner.history.recent import read_again
 from services.planner.shard.wiring import Wiring
-from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from shared.contracts.base import CLASSES
 from shared.contracts.event import IdsRemembered, JobSettled

@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from services.planner.deciding import driving, ending, streams, turns, waits
+from services.planner.draft import Publish
 from services.planner.history.upkeep import flush_ledgers
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.round import Publish, Round
-from services.planner.state import dates, driving, ending, streams, turns, waits
-from services.planner.state.book import Book, internal
+from services.planner.round import Round
+from services.planner.state import dates
+from services.planner.state.book import internal
 from shared.contracts.budget import TenantLimitNeared
 from shared.contracts.conversation import TurnBegun
 from shared.contracts.event import (
@@ -52,8 +54,8 @@ _STOPPED = (FailureKind.LEASE_EXPIRED, FailureKind.NODE_LOST)
 class Replay:
     """Builds a book from history."""
 
-    def __init__(self, book: Book, round_: Round) -> None:
-        self._book, self._round = book, round_
+    def __init__(self, round_: Round) -> None:
+        self._book, self._round = round_.book, round_
         self._epochs = EpochFilter(gapless=True)
         self._parts: dict[str, list[JobSnapshot]] = {}
         self._part_offset: dict[str, int] = {}
@@ -122,7 +124,7 @@ class Replay:
             # A settled job is accepted anew when its id had left the window: its first end was published long ago.
             if job is None or job.settled is not None:
                 book.kept_jobs.drop(event.job)
-                job = book.enter(event, self._round)
+                job = self._round.enter(event)
                 book.begins_at(job.id, event.at, offset)
                 self._born[job.id] = self._newest
                 book.live_count.keep(job, *values)
@@ -182,12 +184,12 @@ class Replay:
         else:
             lost = event.node != step.claim.node
         if lost:
-            self._book.stop(self._round, job, step)
+            self._round.stop(job, step)
 
     def _stop_all(self, job: LiveJob) -> None:
         """The stops of a job that ended with claims open may be lost with the planner that sent them: they are sent again."""
         for step in (*job.steps.values(), *job.abandoned.values()):
-            self._book.stop(self._round, job, step)
+            self._round.stop(job, step)
 
     def _snapshot(self, offset: int, event: JobSnapshot) -> None:
         parts = self._parts.setdefault(event.snapshot, [])
@@ -229,12 +231,12 @@ class Replay:
         for job in list(book.jobs.values()):
             if job.settled is not None:
                 round_.after.append(Publish(job.settled, tuple(job.followers)))
-                book.owe_end(round_, job)
+                round_.owe_end(job)
             elif job.broken is not None:
-                driving.give_up(book, round_, job)
+                driving.give_up(round_, job)
             else:
                 self._contain(job, self._resume)
-        flush_ledgers(book, round_)
+        flush_ledgers(round_)
 
     def _contain(self, job: LiveJob, work: Callable[[LiveJob], None]) -> None:
         """Work that fails ends this job; the replay goes on."""
@@ -242,7 +244,7 @@ class Replay:
             work(job)
         except Exception as error:
             log.failure("job_not_resumed", error, job=job.id)
-            driving.give_up(self._book, self._round, job)
+            driving.give_up(self._round, job)
 
     def _reserve(self, job: LiveJob) -> None:
         self._book.funds.resume(job)
@@ -252,14 +254,14 @@ class Replay:
             job.idle_since += self._round.now - self._newest
         dates.begin(job, self._round, max(0.0, self._newest - self._born[job.id]))
         if job.ending is not None:
-            ending.wait(self._book, self._round, job)
+            ending.wait(self._round, job)
             return
         if job.awaits_turn:
-            turns.ask(self._book, self._round, job)
+            turns.ask(self._round, job)
             return
         for step in list(job.steps.values()):
             self._rearm(job, step)
-        driving.drive(self._book, self._round, job)
+        driving.drive(self._round, job)
 
     def _rearm(self, job: LiveJob, step: OpenStep) -> None:
         """A full period from now for everything relative; sleeps go on where they were."""
@@ -276,4 +278,4 @@ class Replay:
             self._book.claims[step.claim.id] = (job.id, step.id)
             driving.let_begin(self._round, job, step)
         else:
-            self._round.dispatches.append(driving.dispatch(self._book, self._round, job, step))
+            self._round.dispatches.append(driving.dispatch(self._round, job, step))

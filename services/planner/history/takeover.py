@@ -16,7 +16,8 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book, internal
 from services.planner.state.taken import NOTHING, Offsets
 from shared.contracts import headers
-from shared.contracts.event import EVENT, NEWEST, PlannerStarted
+from shared.contracts.event import EVENT, PlannerStarted
+from shared.contracts.versions import NEWEST
 from shared.errors import InvalidInput, InvalidRecord, LogError, NewerVersion, TuttiError
 from shared.kafka.port import Message, MissedRecords, Record, TopicPartition, Unreadable
 from shared.processing.folding import pass_over
@@ -65,8 +66,8 @@ class TakeOver:
         started = self._wiring.clock.monotonic()
         book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants, self._tries)
         book.epoch = epoch
-        round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
-        replay = Replay(book, round_)
+        round_ = Round.of(book, self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        replay = Replay(round_)
         if watermark is None or watermark < epoch:
             await read_range(self._wiring, self._events, watermark or 0, epoch + 1, partial(_fold, replay))
         done = await self._done(book, inputs, topic_ids)

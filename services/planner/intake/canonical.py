@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from services.planner.state.admission import JobInput
+from services.planner.deciding.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.base import RECORD_BYTES, PriorityClass
 from shared.contracts.outcome import CancelRequested
@@ -34,17 +34,14 @@ SECONDS = 5.0
 """How long the job may be behind its cancel before somebody is told."""
 
 
-class UnknownJob(InvalidInput):
+def unknown_job() -> InvalidInput:
     """Nobody knows the job of this cancel."""
-
-    code = "unknown_job"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "no job of this id is here or was lately (of one that waits for its not_before nothing is); if it comes within 7 days it is"
-            " cancelled. The key of a cancel is the job's id as `results` shows it (of a tenant other than default: tenant/id), not another"
-            " key that the job's record had"
-        )
+    return InvalidInput(
+        "no job of this id is here or was lately (of one that waits for its not_before nothing is); if it comes within 7 days it is"
+        " cancelled. The key of a cancel is the job's id as `results` shows it (of a tenant other than default: tenant/id), not another"
+        " key that the job's record had",
+        code="unknown_job",
+    )
 
 
 class _Waiting(NamedTuple):

@@ -14,11 +14,11 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from services.planner.deciding.admission import JobInput
 from services.planner.intake.canonical import sent_on
 from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
-from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from shared.contracts import headers, ids
 from shared.contracts.base import PriorityClass
@@ -40,20 +40,22 @@ _LOOK_SECONDS = 3_600.0
 Refuse = Callable[[Record, InvalidInput, PriorityClass, str, Callable[[], None]], None]
 
 
-class NotKept(InvalidInput):
-    """The job's input could not be written to where large ones are kept."""
-
-    code = "internal"
-
-
 class Inputs:
-    """Of one book; thrown away with it. `refuse` is called with the record, why, its class, the job's id and its release."""
+    """Of one book; thrown away with it. `refuse` is called with the record, why, its class, the job's id and its release; `wake` where
+    there is room again; `come_back` with what the next round is to fold.
+    """
 
-    def __init__(self, wiring: Wiring, book: Book, refuse: Refuse, wake: Callable[[], None]) -> None:
-        self._wiring, self._book, self._refuse, self._wake = wiring, book, refuse, wake
+    def __init__(
+        self,
+        wiring: Wiring,
+        book: Book,
+        refuse: Refuse,
+        wake: Callable[[], None],
+        come_back: Callable[[Callable[[Round], None]], None],
+    ) -> None:
+        self._wiring, self._book, self._refuse, self._wake, self._come_back = wiring, book, refuse, wake, come_back
         self._storing = 0
         self._renewing = False
-        self._moved: list[tuple[str, InputRef]] = []
         self._looked_at = -inf
 
     @property
@@ -78,15 +80,16 @@ class Inputs:
             self._wake()
 
     def _refused(self, record: Record, given: JobInput, release: Callable[[], None]) -> None:
-        self._refuse(record, NotKept(), given.priority_class, given.id, release)
+        self._refuse(
+            record,
+            InvalidInput("The job's input could not be written to where large ones are kept.", code="internal"),
+            given.priority_class,
+            given.id,
+            release,
+        )
 
-    def fold(self, round_: Round) -> None:
-        """Record where inputs lie now; look for those that grow old."""
-        moved, self._moved = self._moved, []
-        for job_id, lies in moved:
-            job = self._book.jobs.get(job_id)
-            if job is not None and job.settled is None:
-                self._book.emit(round_, job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input_ref=lies))
+    def look(self, round_: Round) -> None:
+        """For those that grow old, now and then."""
         if round_.now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = round_.now
             self._look(round_.wall)
@@ -118,8 +121,13 @@ class Inputs:
         except BlobGone:  # the worker that asks for it fails the step
             log.warning("input_gone", job=job)
         else:
-            self._moved.append((job, lies.model_copy(update={"blob": blob})))
-            self._wake()
+            self._come_back(partial(self._moved, job, lies.model_copy(update={"blob": blob})))
+
+    def _moved(self, job_id: str, lies: InputRef, round_: Round) -> None:
+        """It lies there now."""
+        job = self._book.jobs.get(job_id)
+        if job is not None and job.settled is None:
+            round_.emit(job, InputMoved(epoch=round_.epoch, job=job_id, at=round_.wall, input_ref=lies))
 
     async def _guarded(self, work: Coroutine[Any, Any, None], otherwise: Callable[[], None]) -> None:
         """What goes wrong with one body is that one's affair."""

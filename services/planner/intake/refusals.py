@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from services.planner.deciding.admission import refused_result
+from services.planner.draft import CallerAnswer
 from services.planner.intake.canonical import original
-from services.planner.round import CallerAnswer
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
-from services.planner.state.admission import refused_result
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import Envelope

@@ -21,7 +21,7 @@ SOFT = 0.8
 """Fraction of a limit from which on the history warns, where the job names none."""
 
 
-class Neared(NamedTuple):
+class _Neared(NamedTuple):
     """`used` of `bound` is spent or reserved."""
 
     limit: str
@@ -109,7 +109,7 @@ def soft_wall_seconds(limits: Limits) -> float | None:
     return None if limits.wall_seconds is None else limits.wall_seconds * (limits.soft or SOFT)
 
 
-def neared(job: LiveJob, now: float) -> list[Neared]:
+def neared(job: LiveJob, now: float) -> list[_Neared]:
     """Limits whose soft bound is reached and of which the history has not warned yet. `now`: monotonic seconds."""
     limits, age = job.accepted.limits, now - job.accepted_due - job.idle(now)
     if now >= job.soft_wall_due:  # the very condition of the timer: another one, or another clock, would leave it due for ever
@@ -123,7 +123,7 @@ def neared(job: LiveJob, now: float) -> list[Neared]:
         ("wall_seconds", limits.wall_seconds, age),
     )
     return [
-        Neared(name, used, bound) for name, bound, used in counts if bound is not None and used >= soft * bound and name not in job.neared
+        _Neared(name, used, bound) for name, bound, used in counts if bound is not None and used >= soft * bound and name not in job.neared
     ]
 
 

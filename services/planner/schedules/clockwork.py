@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from math import inf
 
+from services.planner.deciding.admission import JobInput, accept
 from services.planner.round import Round
-from services.planner.state.admission import JobInput, accept
-from services.planner.state.book import Book
 from services.planner.state.watermark import SCHEDULED
 from shared.contracts.base import ScheduleId
 from shared.contracts.event import ScheduleFired
@@ -78,7 +77,7 @@ class Clockwork:
             return 0.0
         return inf if self._next_at == inf else min(LOOK_SECONDS, max(0.0, self._next_at - wall))
 
-    def fire(self, book: Book, round_: Round, room: int) -> None:
+    def fire(self, round_: Round, room: int) -> None:
         """Begin what is due, at most `room` jobs."""
         if self.seconds_left(round_.wall) > 0.0:
             return
@@ -90,29 +89,30 @@ class Clockwork:
             if partition_of(name.encode(), self._homes) != self._home:
                 continue
             try:
-                room -= self._fire_one(book, round_, entry, room)
+                room -= self._fire_one(round_, entry, room)
             except Exception as error:  # of this schedule: the others, and the home's jobs, go on
                 log.failure("schedule_failed", error, schedule=name)
                 self._next_at = min(self._next_at, round_.wall + LOOK_SECONDS)
-        book.runs.forget_others(self._table.entries)
+        round_.book.runs.forget_others(self._table.entries)
 
-    def _fire_one(self, book: Book, round_: Round, entry: ScheduleEntry, room: int) -> int:
+    def _fire_one(self, round_: Round, entry: ScheduleEntry, room: int) -> int:
         """Returns how many jobs it began."""
         name, began = entry.schedule.id, 0
-        for due_at in due_runs(entry, book.runs.last(name), round_.wall):
+        for due_at in due_runs(entry, round_.book.runs.last(name), round_.wall):
             if began >= room:
                 self._next_at = min(self._next_at, round_.wall + _AGAIN_SECONDS)
                 break
-            begin(book, round_, entry.schedule, due_at, self._homes)
+            begin(round_, entry.schedule, due_at, self._homes)
             began += 1
-        self._next_at = min(self._next_at, next_run(entry, book.runs.last(name), round_.wall))
+        self._next_at = min(self._next_at, next_run(entry, round_.book.runs.last(name), round_.wall))
         return began
 
 
-def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: int = 1) -> None:
+def begin(round_: Round, schedule: Schedule, due_at: float, homes: int = 1) -> None:
     """One run: ScheduleFired, then the job as if it had been read."""
+    book = round_.book
     job_id = run_id(schedule.id, due_at, homes)
-    event = ScheduleFired(epoch=book.epoch, job=job_id, at=round_.wall, schedule=schedule.id, due_at=due_at)
+    event = ScheduleFired(epoch=round_.epoch, job=job_id, at=round_.wall, schedule=schedule.id, due_at=due_at)
     source = f"{SCHEDULED}/{schedule.id}@{due_at:.0f}"
     known = book.jobs.get(job_id)
     if known is not None or book.recent_ids.find(job_id, round_.now) is not None:
@@ -135,5 +135,5 @@ def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: i
         trace=None,
         digest=digest_of(job.to_bytes()),
     )
-    accept(book, round_, given)
+    accept(round_, given)
     log.info("schedule_fired", schedule=schedule.id, job=job_id, late=max(0.0, round_.wall - due_at))

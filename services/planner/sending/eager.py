@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from services.planner.round import Given
+from services.planner.draft import Given
 from services.planner.state.unclaimed import Unclaimed
 from shared.clock import Clock
 from shared.contracts.agents import RatedModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import (
+from services.planner.draft import (
     AskPosition,
     Begin,
     Bury,

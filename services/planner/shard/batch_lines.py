@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from services.planner.batches.batch_owner import GATHERED_BYTES, GATHERED_ROWS
-from services.planner.round import EndLine, KeepEnds, Round, SendLines, Tell
+from services.planner.draft import EndLine, KeepEnds, SendLines, Tell
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book
@@ -43,23 +44,12 @@ _AT_ONCE = 16
 
 
 class BatchLines:
-    """Of one book; thrown away with it. `wake`: something has come back."""
+    """Of one book; thrown away with it. `come_back`: called with what the next round is to fold."""
 
-    def __init__(self, wiring: Wiring, book: Book, wake: Callable[[], None]) -> None:
-        self._wiring, self._book, self._wake = wiring, book, wake
+    def __init__(self, wiring: Wiring, book: Book, come_back: Callable[[Callable[[Round], None]], None]) -> None:
+        self._wiring, self._book, self._come_back = wiring, book, come_back
         self._homes = wiring.topics.settings.home_partitions
         self._bodies: OrderedDict[tuple[str, str], list[bytes]] = OrderedDict()
-        self._returned: list[Callable[[Round], None]] = []
-
-    def fold(self, round_: Round) -> None:
-        """What has come back since the last round."""
-        returned, self._returned = self._returned, []
-        for fold in returned:
-            fold(round_)
-
-    def _return(self, fold: Callable[[Round], None]) -> None:
-        self._returned.append(fold)
-        self._wake()
 
     # Ends of lines whose jobs are at home here
 
@@ -108,7 +98,7 @@ class BatchLines:
         lies = await blobs.store_in_time(known.tenant, linked(before, rows))
         ended = {number: good for number, (_, good) in ends.rows.items()}
         key = known.tenant, known.batch
-        self._return(lambda round_: self._book.batches.on_written(round_, key, lies, len(rows), ended))
+        self._come_back(lambda round_: self._book.batches.on_written(round_, key, lies, len(rows), ended))
 
     def send(self, lines: SendLines) -> None:
         """The event that opens them is acknowledged."""
@@ -130,7 +120,7 @@ class BatchLines:
                     await self._wiring.clock.sleep(0)
         except (BlobGone, ValueError, IndexError, InvalidRecord) as error:
             log.warning("lines_not_sent", batch=known.batch, error=type(error).__name__)
-            self._return(lambda round_: self._book.batches.on_unreadable(round_, (known.tenant, known.batch)))
+            self._come_back(lambda round_: self._book.batches.on_unreadable(round_, (known.tenant, known.batch)))
 
     def _job(self, known: BatchChanged, number: int, row: bytes) -> Message:
         """Raises InvalidRecord where the block holds another job; ValueError."""

@@ -11,35 +11,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from services.planner.deciding import attempts, driving
+from services.planner.deciding.admission import JobInput, accept
+from services.planner.deciding.delayed import must_wait, postpone
+from services.planner.draft import Bury, CallerAnswer, Disown, Dispatch, EndLine, EndTurn, Given, KeepEnds, Publish, SendLines, Stop, Tell
 from services.planner.history.gate import GatedJob
 from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
-from services.planner.round import (
-    Bury,
-    CallerAnswer,
-    Disown,
-    Dispatch,
-    EndLine,
-    EndTurn,
-    Given,
-    KeepEnds,
-    Publish,
-    Round,
-    SendLines,
-    Stop,
-    Tell,
-)
+from services.planner.round import Round
 from services.planner.sending.comparing import comparison_of
 from services.planner.sending.eager import PATIENCE_SECONDS
 from services.planner.sending.messages import of_effect, to_cache
 from services.planner.shard.batch_lines import BatchLines
 from services.planner.shard.ended_turns import EndedTurns
 from services.planner.shard.wiring import Wiring
-from services.planner.state import attempts, driving
-from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
-from services.planner.state.delayed import must_wait, postpone
 from shared.contracts.base import PriorityClass
 from shared.contracts.batch import LineEnded
 from shared.contracts.cache import CacheLookup
@@ -81,13 +68,11 @@ class Effects:
         self._tries, self._still_owner = tries, still_owner
         self._book, self._refusals, self._wake = book, refusals, wake
         self.owed = OwedPositions(wake)
-        self.inputs = Inputs(wiring, book, self._refuse, wake)
-        self._turns, self._lines = EndedTurns(wiring, book.turn_told), BatchLines(wiring, book, wake)
+        self.inputs = Inputs(wiring, book, self._refuse, wake, self._come_back)
+        self._turns, self._lines = EndedTurns(wiring, book.turn_told), BatchLines(wiring, book, self._come_back)
         self._wall, self._now, self._eager = wiring.clock.wall, wiring.clock.monotonic, wiring.eager
-        self._unsendable: list[StepFailed] = []
-        """Attempts that no router can be told of."""
-        self._undelayable: list[tuple[GatedJob, Callable[[], None]]] = []
-        """Jobs that cannot wait in `delays.*`, and what lets their records count as done."""
+        self._returned: list[Callable[[Round], None]] = []
+        """What the next round has to fold: what has been written, what could not be sent."""
 
     # While a round is folded
 
@@ -125,10 +110,10 @@ class Effects:
         elif (taken := self._accept(round_, one)) is not None:
             self.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
 
-    def _accept(self, round_: Round, one: GatedJob, given: JobInput | None = None, refused: Failure | None = None) -> IdTaken | None:
+    def _accept(self, round_: Round, one: GatedJob, given: JobInput | None = None, refused: Failure | None = None) -> InvalidInput | None:
         """A caller of whom no event will tell has his final before the record counts as done: a successor would not know of him."""
         before = len(round_.after)
-        taken = accept(self._book, round_, given or one.given, one.ended, refused=refused)
+        taken = accept(round_, given or one.given, one.ended, refused=refused)
         for i in range(before, len(round_.after)):
             effect = round_.after[i]
             if isinstance(effect, CallerAnswer):
@@ -148,14 +133,13 @@ class Effects:
 
     def _postpone(self, round_: Round, one: GatedJob) -> None:
         """Send the job through the delay tiers."""
-        message = postpone(self._book, round_, one.given, one.record, self._topics)
+        message = postpone(round_, one.given, one.record, self._topics)
         release = self.owed.hold(one.record.topic, one.record.offset)
         self._outbox.put(message, partial(self._on_postponed, one, release))
 
     def _on_postponed(self, one: GatedJob, release: Callable[[], None], result: Sent) -> None:
         if isinstance(result, Exception):
-            self._undelayable.append((one, release))
-            self._wake()
+            self._come_back(partial(self._not_postponed, one, release))
         else:
             release()
 
@@ -167,27 +151,35 @@ class Effects:
             self._book.batches.on_ended(round_, outcome, self.owed.hold(record.topic, record.offset))
             return
         before = len(round_.after)
-        attempts.on_outcome(self._book, round_, outcome)
+        attempts.on_outcome(round_, outcome)
         if isinstance(outcome, StepClaimed):
             for i in range(before, len(round_.after)):
                 effect = round_.after[i]
                 if isinstance(effect, Stop) and effect.control.claim is not None:
                     round_.after[i] = replace(effect, release=self.owed.hold(record.topic, record.offset))
 
+    def _come_back(self, fold: Callable[[Round], None]) -> None:
+        self._returned.append(fold)
+        self._wake()
+
     def fold_returned(self, round_: Round) -> None:
-        """An attempt that cannot be sent has failed; a job that cannot wait ends at once, its caller is told and its record kept."""
-        self.inputs.fold(round_)
-        self._lines.fold(round_)
-        unsendable, self._unsendable = self._unsendable, []
-        for failed in unsendable:
-            self._tries.at = failed.job
-            attempts.on_outcome(self._book, round_, failed)
-        undelayable, self._undelayable = self._undelayable, []
-        for one, release in undelayable:
-            self._tries.at = one.given.source
-            failure = Failure(kind=FailureKind.TOO_LARGE, message="the job, wrapped for its delay, exceeds the size of a record")
-            self._accept(round_, one._replace(ended=None), refused=failure)
-            round_.after.append(Bury(self._refusals.dead_letter(one.record, TooLarge(failure.message)), release))
+        """What has come back since the last round, in that order."""
+        self.inputs.look(round_)
+        returned, self._returned = self._returned, []
+        for fold in returned:
+            fold(round_)
+
+    def _not_sent(self, failed: StepFailed, round_: Round) -> None:
+        """No router can be told of the attempt: it has failed."""
+        self._tries.at = failed.job
+        attempts.on_outcome(round_, failed)
+
+    def _not_postponed(self, one: GatedJob, release: Callable[[], None], round_: Round) -> None:
+        """A job that cannot wait in `delays.*` ends at once; its caller is told, its record kept."""
+        self._tries.at = one.given.source
+        failure = Failure(kind=FailureKind.TOO_LARGE, message="the job, wrapped for its delay, exceeds the size of a record")
+        self._accept(round_, one._replace(ended=None), refused=failure)
+        round_.after.append(Bury(self._refusals.dead_letter(one.record, TooLarge(failure.message)), release))
 
     # When it is written
 
@@ -225,8 +217,7 @@ class Effects:
             return
         kind = FailureKind.TOO_LARGE if isinstance(result, RecordTooLarge) else FailureKind.UNSUPPORTED
         failure = Failure(kind=kind, message="no router can be told of the step: it is too large, or nobody offers its capability")
-        self._unsendable.append(StepFailed(job=step.job, step=step.id, attempt=step.attempt, failure=failure))
-        self._wake()
+        self._come_back(partial(self._not_sent, StepFailed(job=step.job, step=step.id, attempt=step.attempt, failure=failure)))
 
     def let_out(self, round_: Round) -> None:
         """The round's append is acknowledged."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from services.planner.round import EndTurn, Tell
+from services.planner.draft import EndTurn, Tell
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
 from shared.contracts.blob import BlobRef

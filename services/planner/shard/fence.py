@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from itertools import chain
 
+from services.planner.deciding import attempts
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
-from services.planner.state import attempts
 from services.planner.state.book import Book
 from shared.errors import LogError
 from shared.kafka.port import TopicPartition
@@ -74,7 +74,7 @@ class Fence:
             self._due = [entry for entry in self._due if entry[0] > folded]
             for job in chain.from_iterable(ready):
                 self._tries.at = job
-                attempts.on_due(self._book, round_, job)
+                attempts.on_due(round_, job)
             self._tries.at = None
         if self.next_due <= round_.now:
             self._asking = True

@@ -14,11 +14,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from services.planner.deciding import attempts
+from services.planner.deciding.admission import JobInput
 from services.planner.history.appender import Appender
 from services.planner.history.gate import GatedJob, IdGate
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
-from services.planner.intake.canonical import UnknownJob, onward
+from services.planner.intake.canonical import onward, unknown_job
 from services.planner.intake.job_queue import LARGE, JobQueue
 from services.planner.intake.open_transactions import TopicIds
 from services.planner.intake.order import ClassOrder, Queue, Room
@@ -30,8 +32,6 @@ from services.planner.shard.commit import Commit
 from services.planner.shard.effects import Effects
 from services.planner.shard.fence import Alarm, Fence
 from services.planner.shard.wiring import Wiring
-from services.planner.state import attempts
-from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from services.planner.state.taken import Offsets
 from shared.contracts import ids
@@ -248,14 +248,14 @@ class Home:
     # Folding
 
     def _fold(self) -> Round:
-        round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        round_ = Round.of(self._book, self._wiring.clock.wall(), self._wiring.clock.monotonic())
         self.ahead.under_way.clear()
         self._effects.fold_returned(round_)
         self._fold_outcomes(round_)
         self._fold_jobs(round_)
         self._fire_timers(round_)
-        self._clockwork.fire(self._book, round_, self._wiring.options.live_jobs - self._book.live)
-        if upkeep(self._book, round_, self._appender.expected, self._wiring.options.snapshot_distance):
+        self._clockwork.fire(round_, self._wiring.options.live_jobs - self._book.live)
+        if upkeep(round_, self._appender.expected, self._wiring.options.snapshot_distance):
             self.nudge()
         self._fold_claims(round_)
         return round_
@@ -279,7 +279,7 @@ class Home:
         try:
             self.tries.begin(place(record), job)
         except GivenUp:
-            attempts.give_up(self._book, round_, outcome)
+            attempts.give_up(round_, outcome)
             self.tries.exhaust(job or place(record))  # what else is told of the job would fail alike
             raise
         if isinstance(outcome, CancelRequested) and outcome.job not in self._book.jobs:
@@ -310,13 +310,12 @@ class Home:
     def _fold_cancels(self, round_: Round) -> None:
         """Whatever the room: what they end may be what keeps it."""
         for topic, jobs in self._jobs.items():
-            for _ in range(self._wiring.options.round_jobs):
-                record = jobs.take_cancel()
-                if record is None:
+            for _ in range(self._wiring.options.round_jobs if jobs.holds_cancel else 0):
+                if (record := jobs.take_cancel()) is None:
                     break
                 self._read(round_, record, self._class_of[topic])
         for one in self.ahead.unmet.over(round_.now, self._book.knows, self.ahead.position):
-            self._effects.owe(one.record, self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
+            self._effects.owe(one.record, self._refusals.job(one.record, unknown_job(), one.priority_class, round_.wall, one.job))
 
     def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
         self.ahead.under_way.append(record)
@@ -330,7 +329,7 @@ class Home:
                 if not self._gate.hold(record, given, round_.now):
                     self._effects.take_in(round_, GatedJob(record, given))
             else:
-                attempts.on_outcome(self._book, round_, given)
+                attempts.on_outcome(round_, given)
                 if not self._book.knows(given.job, round_.now):
                     self.ahead.unmet.add(record, priority_class, given.job, round_.now, ahead=self.ahead.is_ahead(record))
         except InvalidInput as error:
@@ -343,7 +342,7 @@ class Home:
         if self._claims_since is None:
             self._claims_since = round_.now
         if round_.events or round_.now - self._claims_since >= self._wiring.options.claim_delay_seconds:
-            attempts.flush_claims(self._book, round_)
+            attempts.flush_claims(round_)
             self.tries.at = None
             self._claims_since = None
 

@@ -38,7 +38,7 @@ _LOOK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
-class OwnedHome:
+class _OwnedHome:
     """A home and its task."""
 
     home: Home
@@ -50,7 +50,7 @@ class Homes:
 
     def __init__(self, topics: Topics, clock: Clock) -> None:
         self._topics, self._clock = topics, clock
-        self.owned: dict[int, OwnedHome] = {}
+        self.owned: dict[int, _OwnedHome] = {}
         self.beliefs = Beliefs(topics.settings.home_partitions)
         self._polled_at: float | None = None
         self._assigned = False
@@ -103,7 +103,7 @@ class Homes:
                 found.home.resume()
             else:
                 home = Home(number, self._wiring)
-                self.owned[number] = OwnedHome(home, self._wiring.spawn(home.run()))
+                self.owned[number] = _OwnedHome(home, self._wiring.spawn(home.run()))
         self._assigned = True
 
     async def suspend(self) -> None:
@@ -158,7 +158,7 @@ class Homes:
                 look_at = self._polled_at + _LOOK_SECONDS
                 self._look()
 
-    def _reading(self, partition: TopicPartition) -> OwnedHome | None:
+    def _reading(self, partition: TopicPartition) -> _OwnedHome | None:
         return None if partition.topic == self._topics.job_events else self.owned.get(partition.partition)
 
     def _look(self) -> None:

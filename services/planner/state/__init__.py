@@ -1,1 +1,1 @@
-"""All jobs of one home and the decisions on them: what each input, outcome and timer changes. No I/O, no clock."""
+"""What a planner knows of one home: its book, and the parts of it. No I/O, no clock."""

@@ -11,9 +11,9 @@ from hashlib import blake2b
 
 from pydantic_core import to_json
 
+from services.planner.draft import Draft, Fill
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Lookup, OpenStep
-from services.planner.round import Fill, Round
 from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import CacheAbandoned, CacheControl, CacheFill, CacheLookup, Meaning, TenantCache
 from shared.contracts.chat import FinishReason, Operation
@@ -160,35 +160,35 @@ def fill_of(job: LiveJob, step: OpenStep, outcome: StepSucceeded, control: Cache
     )
 
 
-def begin(round_: Round, step: OpenStep, lookup: CacheLookup, policy: CachePolicy) -> None:
+def begin(draft: Draft, step: OpenStep, lookup: CacheLookup, policy: CachePolicy) -> None:
     """Ask; the step is sent when there is no answer, or no word in time."""
     step.lookup = Lookup(lookup)
-    ask(round_, step, policy)
+    ask(draft, step, policy)
 
 
-def ask(round_: Round, step: OpenStep, policy: CachePolicy) -> None:
+def ask(draft: Draft, step: OpenStep, policy: CachePolicy) -> None:
     """Ask, perhaps again."""
     assert step.lookup is not None, "it has begun"
     by_meaning = step.lookup.said.meaning is not None
-    step.due_at = round_.now + (policy.meaning_seconds if by_meaning else policy.exact_seconds)
-    round_.lookups.append(step.lookup.said)
+    step.due_at = draft.now + (policy.meaning_seconds if by_meaning else policy.exact_seconds)
+    draft.lookups.append(step.lookup.said)
 
 
-def answered(round_: Round, job: LiveJob, step: OpenStep, outcome: StepSucceeded, control: CacheControl | None) -> None:
+def answered(draft: Draft, job: LiveJob, step: OpenStep, outcome: StepSucceeded, control: CacheControl | None) -> None:
     """The step has this answer: it is kept; who waits for an answer that cannot be kept need not."""
     if outcome.answer.served is not None:
         step.lookup = None
         return
     fill = None if control is None else fill_of(job, step, outcome, control)
     if fill is not None:
-        round_.after.append(Fill(fill))
+        draft.after.append(Fill(fill))
         if step.lookup is not None and step.lookup.said.key == fill.key:
             step.lookup = None
-    abandon(round_, step)
+    abandon(draft, step)
 
 
-def abandon(round_: Round, step: OpenStep) -> None:
+def abandon(draft: Draft, step: OpenStep) -> None:
     """It asked, and nothing is kept of it: whoever waits for it need not."""
     if step.lookup is not None:
         said, step.lookup = step.lookup.said, None
-        round_.after.append(Fill(CacheAbandoned(key=said.key, tenant=said.tenant, job=said.job, step=said.step)))
+        draft.after.append(Fill(CacheAbandoned(key=said.key, tenant=said.tenant, job=said.job, step=said.step)))

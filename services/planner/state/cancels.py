@@ -13,8 +13,8 @@ from functools import partial
 from math import inf
 
 from services.planner import counters
+from services.planner.draft import Draft
 from services.planner.kept import KeptEvents
-from services.planner.round import Round
 from shared.contracts.bounds import LONGEST_DELAY_SECONDS
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import CancelRecorded, JobSettled
@@ -32,12 +32,6 @@ CLOCK_SKEW_SECONDS = 60.0
 """A job due sooner may be live, or have ended, with a planner whose clock is ahead: it is not settled but waited for."""
 _SWEEP_SECONDS = 60.0
 _REASON_CHARACTERS = 200
-
-
-class TooManyCancels(InvalidInput):
-    """More delayed jobs are cancelled than this partition can remember."""
-
-    code = "too_many_cancels"
 
 
 class Cancels:
@@ -67,27 +61,27 @@ class Cancels:
         """The cancel that ended this job, if one did."""
         return self._certain.things.get(job)
 
-    def record(self, round_: Round, epoch: int, outcome: CancelRequested) -> None:
-        """Remember a cancel of a job that is not here, which may end it. Raises TooManyCancels."""
+    def record(self, draft: Draft, outcome: CancelRequested) -> None:
+        """Remember a cancel of a job that is not here, which may end it. Raises InvalidInput."""
         waits = outcome.waits
-        ends = waits is not None and waits.due_at - round_.wall > CLOCK_SKEW_SECONDS
+        ends = waits is not None and waits.due_at - draft.wall > CLOCK_SKEW_SECONDS
         if ends and len(self._certain.things) >= self._most_certain:
-            raise TooManyCancels
-        until = max(round_.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
+            raise InvalidInput("More delayed jobs are cancelled than this partition can remember.", code="too_many_cancels")
+        until = max(draft.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
         reason = outcome.reason[:_REASON_CHARACTERS]
-        event = CancelRecorded(epoch=epoch, job=outcome.job, at=round_.wall, reason=reason, until=until, ended=ends)
-        self._of(event).add(round_, event)
+        event = CancelRecorded(epoch=draft.epoch, job=outcome.job, at=draft.wall, reason=reason, until=until, ended=ends)
+        self._of(event).add(draft, event)
         if waits is not None and ends:
-            self._end(round_, epoch, event, waits)
+            self._end(draft, event, waits)
         elif len(self._guesses.things) > self._most_guesses:
             metrics.CANCELS_FORGOTTEN.inc()
             self._guesses.drop(next(iter(self._guesses.things)))
 
-    def _end(self, round_: Round, epoch: int, event: CancelRecorded, waits: DelayedJob) -> None:
+    def _end(self, draft: Draft, event: CancelRecorded, waits: DelayedJob) -> None:
         self._unpublished.add(event.job)
         result = cancelled(event.job, waits, event)
-        settled = JobSettled(epoch=epoch, job=event.job, at=round_.wall, result=result, client_id=True, digest=waits.digest)
-        round_.settle(settled, partial(self._ends_at, event.job, round_.now))
+        settled = JobSettled(epoch=draft.epoch, job=event.job, at=draft.wall, result=result, client_id=True, digest=waits.digest)
+        draft.settled(settled, partial(self._ends_at, event.job, draft.now))
         log.info("delayed_job_cancelled", job=event.job)
         counters.settled(result.status, waits.priority_class).inc()
 
@@ -111,17 +105,17 @@ class Cancels:
     def _of(self, event: CancelRecorded) -> KeptEvents[CancelRecorded]:
         return self._certain if event.ended else self._guesses
 
-    def _stays(self, round_: Round, job: str) -> bool:
+    def _stays(self, draft: Draft, job: str) -> bool:
         """It does not get behind its job, which it would end, nor away from its settle event."""
-        return job in round_.events or job in self._unpublished
+        return job in draft.events or job in self._unpublished
 
-    def _tidy(self, round_: Round, _: int) -> None:
+    def _tidy(self, draft: Draft) -> None:
         """Drop those whose time is over; looks once a minute."""
-        if 0 <= round_.wall - self._swept_at < _SWEEP_SECONDS:
+        if 0 <= draft.wall - self._swept_at < _SWEEP_SECONDS:
             return
-        self._swept_at = round_.wall
+        self._swept_at = draft.wall
         for kept in self.kept:
-            for job in [job for job, event in kept.things.items() if (event.until or inf) <= round_.wall and job not in self._unpublished]:
+            for job in [job for job, event in kept.things.items() if (event.until or inf) <= draft.wall and job not in self._unpublished]:
                 kept.drop(job)
 
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from math import inf
 
+from services.planner.draft import Draft
 from services.planner.job.limits import soft_wall_seconds
 from services.planner.job.live import LiveJob
-from services.planner.round import Round
 
 
-def begin(job: LiveJob, round_: Round, age_seconds: float) -> None:
+def begin(job: LiveJob, draft: Draft, age_seconds: float) -> None:
     """Set them anew, from an acceptance that was so long ago."""
     accepted = job.accepted
-    job.accepted_due = round_.now - age_seconds
+    job.accepted_due = draft.now - age_seconds
     if accepted.deadline_seconds is None:
-        job.deadline_due = round_.now + (accepted.deadline_at - round_.wall)
+        job.deadline_due = draft.now + (accepted.deadline_at - draft.wall)
     else:
         job.deadline_due = job.accepted_due + accepted.deadline_seconds
     count(job)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
 from services.planner.budgets.shares import Shares, Wants
+from services.planner.draft import Draft
 from services.planner.job.limits import calls_of
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.round import Round
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import (
     ALWAYS,
@@ -55,52 +55,57 @@ class Funds:
         self._unsaid: OrderedDict[ClaimId, tuple[str, Amounts]] = OrderedDict()
         """Claims that ended without an outcome, newest last: the tenant, and what was charged for want of better. In memory only."""
 
+    @property
+    def attention(self) -> bool:
+        """Whether something changed in this round."""
+        return bool(self.shares.attention or self.shares.kept.changed or self.accounts.kept.changed)
+
     # Attempts
 
-    def reserve(self, round_: Round, job: LiveJob, need: Amounts, *, waits: bool = False) -> Funding:
+    def reserve(self, draft: Draft, job: LiveJob, need: Amounts, *, waits: bool = False) -> Funding:
         """Reserve for an attempt that is to begin now, if what this home holds allows. `waits`: it waits already."""
         tenant = job.accepted.request.tenant
         limits = self.tenants.get(tenant)
         if limits is None:
             return Funding()
-        day = day_of(round_.wall)
-        wants = self._wants(round_, job, limits, day, need)
+        day = day_of(draft.wall)
+        wants = self._wants(draft, job, limits, day, need)
         lacking = self.shares.lacking(wants)
         if not lacking:
-            self.shares.reserve(wants, round_.now)
+            self.shares.reserve(wants, draft.now)
             return Funding(day)
         for purse, amount in lacking:
-            if (refused := self.shares.refused(purse, amount, round_)) is not None:
+            if (refused := self.shares.refused(purse, amount, draft)) is not None:
                 return Funding(failure=refused)
         if not waits and len(self.waiting.get(tenant, ())) >= self._policy.waiting:
             return Funding(failure=_limit("tenant.steps", "too many steps of this tenant wait for its budget"))
         return Funding(lacks=lacking)
 
-    def _wants(self, round_: Round, job: LiveJob, limits: TenantLimits, day: int, need: Amounts) -> Wants:
+    def _wants(self, draft: Draft, job: LiveJob, limits: TenantLimits, day: int, need: Amounts) -> Wants:
         tenant = job.accepted.request.tenant
         wants: Wants = []
         if limits.daily:
-            wants.append((self.shares.purse(tenant, day, round_.now), need))
+            wants.append((self.shares.purse(tenant, day, draft.now), need))
         if limits.concurrent_jobs is not None and not job.funded:
-            wants.append((self.shares.purse(tenant, ALWAYS, round_.now), ONE_JOB))
+            wants.append((self.shares.purse(tenant, ALWAYS, draft.now), ONE_JOB))
         return wants
 
-    def wait(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
+    def wait(self, draft: Draft, job: LiveJob, step: OpenStep) -> None:
         """The step waits for the tenant's budget, not for ever."""
-        step.due_at = round_.now + self._policy.wait_seconds
+        step.due_at = draft.now + self._policy.wait_seconds
         tenant = job.accepted.request.tenant
         self.waiting.setdefault(tenant, {})[job.id, step.id] = None
         self.shares.attention[tenant] = None
 
-    def late(self, round_: Round, job: LiveJob, step: OpenStep) -> Failure:
+    def late(self, draft: Draft, job: LiveJob, step: OpenStep) -> Failure:
         """Of a step that has waited as long as it may."""
         limits = self.tenants.get(job.accepted.request.tenant)
-        wants = [] if limits is None else self._wants(round_, job, limits, day_of(round_.wall), need_of(step))
-        spent = (self.shares.exhausted(purse, amount, round_) for purse, amount in self.shares.lacking(wants))
+        wants = [] if limits is None else self._wants(draft, job, limits, day_of(draft.wall), need_of(step))
+        spent = (self.shares.exhausted(purse, amount, draft) for purse, amount in self.shares.lacking(wants))
         unknown = _limit("tenant", "the tenant's budget did not cover the step in time")
         return next((failure for failure in spent if failure is not None), unknown)
 
-    def close(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None, *, lost: bool = False) -> None:
+    def close(self, draft: Draft, job: LiveJob, step: OpenStep, usage: Usage | None, *, lost: bool = False) -> None:
         """The step's attempt is over. Without `usage` its outcome is not known: what may have run counts as estimated, or, where the claim
         is `lost` and its outcome may still be folded, as nothing.
         """
@@ -110,7 +115,7 @@ class Funds:
             waiting.pop((job.id, step.id), None)
         if step.charged_day is None:
             if usage is not None:
-                self.waste(round_, job, usage)
+                self.waste(draft, job, usage)
             return
         purse = self.shares.get(tenant, step.charged_day)
         if purse is not None:
@@ -131,23 +136,23 @@ class Funds:
         if (tenant := job.accepted.request.tenant) in self.tenants:
             self._await(claim, tenant, NOTHING)
 
-    def late_outcome(self, round_: Round, claim: ClaimId | None, usage: Usage) -> None:
+    def late_outcome(self, draft: Draft, claim: ClaimId | None, usage: Usage) -> None:
         """Of a job that is over: what it used beyond what was charged is its tenant's, once."""
         if claim is not None and (known := self._unsaid.pop(claim, None)) is not None:
-            self._charge(round_, known[0], minus(of_usage(usage), known[1]))
+            self._charge(draft, known[0], minus(of_usage(usage), known[1]))
 
-    def waste(self, round_: Round, job: LiveJob, usage: Usage, claim: ClaimId | None = None) -> None:
+    def waste(self, draft: Draft, job: LiveJob, usage: Usage, claim: ClaimId | None = None) -> None:
         """Consumed without a reservation."""
         if claim is not None:
             self._unsaid.pop(claim, None)
         tenant = job.accepted.request.tenant
         if tenant in self.tenants:
-            self._charge(round_, tenant, of_usage(usage))
+            self._charge(draft, tenant, of_usage(usage))
 
-    def _charge(self, round_: Round, tenant: str, used: Amounts) -> None:
+    def _charge(self, draft: Draft, tenant: str, used: Amounts) -> None:
         limits = self.tenants.get(tenant)
         if limits is not None and limits.daily and used != NOTHING:
-            self.shares.release(self.shares.purse(tenant, day_of(round_.wall), round_.now), NOTHING, used)
+            self.shares.release(self.shares.purse(tenant, day_of(draft.wall), draft.now), NOTHING, used)
 
     def ended(self, job: LiveJob) -> None:
         """The job runs no longer."""
@@ -162,20 +167,20 @@ class Funds:
 
     # Outcomes and time
 
-    def on_outcome(self, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
+    def on_outcome(self, draft: Draft, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
         """A message about budgets: to the owner of an account, or to a home."""
         match outcome:
             case BudgetRequested():
-                self.accounts.on_requested(round_, outcome)
+                self.accounts.on_requested(draft, outcome)
             case BudgetGranted():
-                self.shares.on_granted(round_.now, outcome)
+                self.shares.on_granted(draft.now, outcome)
             case BudgetRecalled():
-                self.shares.on_recalled(round_, outcome)
+                self.shares.on_recalled(draft, outcome)
 
-    def on_due(self, round_: Round, key: str) -> None:
+    def on_due(self, draft: Draft, key: str) -> None:
         """A tenant's timer fired."""
         if key.startswith(TIMER):
-            self.shares.on_due(round_, key.removeprefix(TIMER))
+            self.shares.on_due(draft, key.removeprefix(TIMER))
 
     # History
 

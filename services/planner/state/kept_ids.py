@@ -16,8 +16,8 @@ from math import inf
 from struct import Struct
 from typing import NamedTuple
 
+from services.planner.draft import Draft
 from services.planner.kept import Kind
-from services.planner.round import Round
 from services.planner.state.recent_ids import EndedAt, RecentIds
 from shared.contracts.event import IdsRemembered
 
@@ -79,15 +79,15 @@ class KeptIds:
             self.kept.things[name] = None
             self.kept.lies(name, inf, offset)
 
-    def _tidy(self, round_: Round, epoch: int) -> None:
+    def _tidy(self, draft: Draft) -> None:
         """Forget, and append a group when enough ids are in none."""
-        self._drop_forgotten(round_.now)
+        self._drop_forgotten(draft.now)
         if not (self._tail or self._groups or self._unread):
             self._hold(_HEAD, None)
         if len(self._tail) >= GROUP_IDS:
-            self._again(round_, epoch)
+            self._again(draft)
 
-    def _again(self, round_: Round, epoch: int, _: str = "") -> bool:
+    def _again(self, draft: Draft, _: str = "") -> bool:
         """A new group stands for both that hold the watermark."""
         if self._writing:
             return False
@@ -95,14 +95,14 @@ class KeptIds:
         since, until = self._since(), self._tail[-1] + 1 if self._tail else self._covered
         kept = [group.offset for group in self._groups if group.since < since]
         group = IdsRemembered(
-            epoch=epoch,
-            at=round_.wall,
+            epoch=draft.epoch,
+            at=draft.wall,
             since=since,
             until=until,
-            ids=packed(self._index.between(since, until), since, round_.wall - round_.now),
+            ids=packed(self._index.between(since, until), since, draft.wall - draft.now),
             earlier=(*self._unread, *kept),
         )
-        round_.add(NAME, group, partial(self._written, group))
+        draft.add(NAME, group, partial(self._written, group))
         return True
 
     def _written(self, group: IdsRemembered, offset: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
+from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.kept import Kind
-from services.planner.round import Round
 from shared.contracts.event import JobSnapshot
 from shared.processing.tries import Chore
 
@@ -19,36 +19,36 @@ def kept_jobs(may: Callable[[Chore], bool]) -> Kind[str, LiveJob]:
     """Live, or the result not yet out: those are told again in full, these stay where they are."""
     numbers = count()
 
-    def again(round_: Round, epoch: int, job_id: str) -> bool:
+    def again(draft: Draft, job_id: str) -> bool:
         job = kept.things[job_id]
-        if job.settled is not None or job_id in round_.events or not may(Chore("the snapshot", job_id)):
+        if job.settled is not None or job_id in draft.events or not may(Chore("the snapshot", job_id)):
             return False
-        write(kept, round_, job, epoch, f"{epoch}-{next(numbers)}")
+        write(kept, draft, job, f"{draft.epoch}-{next(numbers)}")
         return True
 
     kept = Kind[str, LiveJob]("jobs", again)
     return kept
 
 
-def write(kept: Kind[str, LiveJob], round_: Round, job: LiveJob, epoch: int, name: str) -> None:
+def write(kept: Kind[str, LiveJob], draft: Draft, job: LiveJob, name: str) -> None:
     """Append the job's facts in parts; its place moves to the first part once the last is acknowledged."""
     parts = _parts(job.facts)
     begins: list[int] = []
-    round_.whose[job.id] = job.accepted.request.tenant
+    draft.whose[job.id] = job.accepted.request.tenant
     for number, facts in enumerate(parts):
         event = JobSnapshot(
-            epoch=epoch,
+            epoch=draft.epoch,
             job=job.id,
-            at=round_.wall,
+            at=draft.wall,
             snapshot=name,
             part=number,
             parts=len(parts),
-            age_seconds=max(0.0, round_.now - job.accepted_due),
-            idle_seconds=job.idle(round_.now) or None,
+            age_seconds=max(0.0, draft.now - job.accepted_due),
+            idle_seconds=job.idle(draft.now) or None,
             facts=tuple(fact.decode() for fact in facts),
         )
         last = number == len(parts) - 1
-        round_.add(job.id, event, begins.append, *([lambda _: kept.lies(job.id, round_.wall, begins[0])] if last else ()))
+        draft.add(job.id, event, begins.append, *([lambda _: kept.lies(job.id, draft.wall, begins[0])] if last else ()))
 
 
 def _parts(facts: list[bytes]) -> list[list[bytes]]:

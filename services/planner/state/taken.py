@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from services.planner.draft import Draft
 from services.planner.job.out import OutJob
 from services.planner.kept import KeptEvents
-from services.planner.round import Round
 from shared.contracts.taken import MOST_TAKEN, TakenAhead
 
 MANY_OUT = 1_000
@@ -99,23 +99,23 @@ class TakenRecords(KeptEvents[TakenAhead]):
         self._covered.pop(name, None)
         return super().drop(name)
 
-    def renew(self, round_: Round, epoch: int, expected: int, distance: int) -> bool:
+    def renew(self, draft: Draft, expected: int, distance: int) -> bool:
         if expected >= self._again_at and self._holds(expected, distance // _PART):
             self._again_at = expected + distance // (2 * _PART)
             for topic in sorted({job.source_topic for job in self._out.values() if not self.covers(job.source_topic, job.source_offset)}):
-                self._once_more(round_, epoch, topic)
-        return super().renew(round_, epoch, expected, distance)
+                self._once_more(draft, topic)
+        return super().renew(draft, expected, distance)
 
     def _holds(self, expected: int, distance: int) -> bool:
         """Whether jobs that are out hold the watermark far back, or are many."""
         first = next(iter(self._out.values()), None)
         return first is not None and (expected - first.first_offset > distance or len(self._out) > MANY_OUT)
 
-    def _once_more(self, round_: Round, epoch: int, name: str) -> bool:
+    def _once_more(self, draft: Draft, name: str) -> bool:
         now = self.standing(name)
         if now is None or not now.bits:
             return False
-        self.add(round_, TakenAhead(epoch=epoch, at=round_.wall, topic=name, base=now.base, bits=packed(now.bits)))
+        self.add(draft, TakenAhead(epoch=draft.epoch, at=draft.wall, topic=name, base=now.base, bits=packed(now.bits)))
         return True
 
 

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from services.planner.draft import Given
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.round import Given
 from shared.contracts.agents import RatedModel
 from shared.contracts.base import StepId
 from shared.contracts.step import Step

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
+from shared.kafka.memory.memory_cluster import MemoryCluster
+from shared.kafka.memory.memory_group import MemoryGroup
 from shared.kafka.memory.memory_process import MemoryProcess
 from shared.kafka.port import NewTopic, TopicInfo, TopicPartition
-
-if TYPE_CHECKING:
-    from shared.kafka.memory.memory import MemoryLog
 
 
 class MemoryAdmin:
     """Implements `port.Admin`."""
 
-    def __init__(self, log: MemoryLog, process: MemoryProcess) -> None:
+    def __init__(self, log: MemoryCluster, process: MemoryProcess, group: Callable[[str], MemoryGroup]) -> None:
         self._log = log
         self._process = process
+        self._group = group
 
     async def create_topics(self, topics: Sequence[NewTopic]) -> list[str]:
         await self._call()
@@ -47,7 +46,7 @@ class MemoryAdmin:
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         await self._call()
-        return dict(self._log.group(group).offsets)
+        return dict(self._group(group).offsets)
 
     async def cluster_id(self) -> str:
         await self._call()

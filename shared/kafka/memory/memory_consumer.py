@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from shared.errors import CommitRefused, LogError, LogUnavailable, TopicMadeAnew
+from shared.kafka.memory.memory_cluster import MemoryCluster
 from shared.kafka.memory.memory_group import GroupMember, MemoryGroup
 from shared.kafka.memory.memory_partition import MemoryPartition
 from shared.kafka.memory.memory_process import MemoryProcess, ProcessState
 from shared.kafka.port import MISSED, Assignor, HeldBack, MissedRecords, RebalanceListener, Record, Reset, TopicPartition
 from shared.kafka.settings import SILENCE_SECONDS
-
-if TYPE_CHECKING:
-    from shared.kafka.memory.memory import MemoryLog
 
 FETCH_RECORDS = 1_000
 """At most this many records of a partition in one poll, as a fetch has a size limit."""
@@ -27,7 +24,7 @@ class MemoryConsumer:
 
     def __init__(
         self,
-        log: MemoryLog,
+        log: MemoryCluster,
         process: MemoryProcess,
         *,
         client_id: str,

@@ -10,23 +10,10 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
 
 from shared.errors import CommitRefused
+from shared.kafka.memory.memory_cluster import MemoryCluster
 from shared.kafka.port import Assignor, TopicPartition
-from shared.kafka.settings import HEARTBEAT_SECONDS, REBALANCE_SECONDS, SESSION_SECONDS
-
-if TYPE_CHECKING:
-    from shared.kafka.memory.memory import MemoryLog
-
-
-@dataclass(frozen=True, slots=True)
-class GroupTimings:
-    """Seconds."""
-
-    session: float = SESSION_SECONDS
-    heartbeat: float = HEARTBEAT_SECONDS
-    rebalance: float = REBALANCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +41,14 @@ class GroupMember:
 class MemoryGroup:
     """Members, generation and committed offsets of one group."""
 
-    def __init__(self, name: str, log: MemoryLog) -> None:
+    def __init__(self, name: str, log: MemoryCluster) -> None:
         self.name = name
         self.generation = 0
         self.offsets: dict[TopicPartition, int] = {}
         self.topic_ids: dict[TopicPartition, str] = {}
         """Of which topic of that name each offset is."""
         self._log = log
+        log.topics_listeners.append(self._on_topics_changed)
         self._members: dict[str, GroupMember] = {}
         self._rebalancing = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -120,7 +108,8 @@ class MemoryGroup:
         self.evict(random.choice(list(self._members.values())))
         return True
 
-    def on_topics_changed(self, topics: Collection[str]) -> None:
+    def _on_topics_changed(self, topics: Collection[str]) -> None:
+        self.offsets = {tp: offset for tp, offset in self.offsets.items() if tp.topic in self._log.topics}
         if any(member.topics.intersection(topics) for member in self._members.values()):
             self._begin_rebalance()
 

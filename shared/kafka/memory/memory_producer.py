@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from shared.errors import LogError, NoDestination, SendFailed
+from shared.kafka.memory.memory_cluster import MemoryCluster
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.memory.memory_process import MemoryProcess, ProcessState
 from shared.kafka.port import Appended, Message, TopicPartition
@@ -15,16 +15,13 @@ from shared.kafka.settings import CALL_SECONDS
 from shared.kafka.sizes import check_batch, check_record
 from shared.topics import partition_of
 
-if TYPE_CHECKING:
-    from shared.kafka.memory.memory import MemoryLog
-
 Batch = tuple[Sequence[Message], "asyncio.Future[int]"]
 
 
 class MemoryProducer:
     """Implements `port.Producer`."""
 
-    def __init__(self, log: MemoryLog, process: MemoryProcess) -> None:
+    def __init__(self, log: MemoryCluster, process: MemoryProcess) -> None:
         self._log = log
         self._process = process
         self._travelling: defaultdict[TopicPartition, deque[Batch]] = defaultdict(deque)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from services.planner.deciding.admission import JobInput
 from services.planner.handlers import JobReader
-from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.cache import FILL, CacheLookup

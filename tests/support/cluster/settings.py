@@ -12,7 +12,7 @@ from services.router.settings import RouterSettings
 from services.worker.owner.manners import OwnerSettings
 from services.worker.settings import WorkerSettings
 from shared.contracts.budget import TenantLimits
-from shared.kafka.memory.memory_group import GroupTimings
+from shared.kafka.memory.memory_cluster import GroupTimings
 from shared.topics import Topics, TopicSettings
 from tests.support.cluster import receivers
 from tests.support.cluster.faults import FaultMix

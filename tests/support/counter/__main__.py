@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.service import main
+from shared.service.process import run_process
 from tests.support.counter.app import build
 
-raise SystemExit(main([("counter", build)]))
+raise SystemExit(run_process([("counter", build)]))

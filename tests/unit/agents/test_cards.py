@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.agents.cards import InvalidCard, applied, cards_of, check_card, pinned_models, prices_of, resolved
-from shared.agents.table import Declarations, UnknownCard
+from shared.agents.cards import applied, cards_of, check_card, pinned_models, prices_of, resolved
+from shared.agents.table import Declarations, Undeclared
 from shared.contracts.agents import MOST_FALLBACKS, MOST_NAMES, ModelCard, PinnedModel, Team
 from shared.contracts.chat import Options
 from shared.contracts.step import StepRequest
@@ -69,9 +69,9 @@ def test_a_tier_is_its_cards_best_first(tier: str, capability: str, found: list[
 
 
 def test_a_tier_or_an_alias_that_nobody_declared_is_said() -> None:
-    with pytest.raises(UnknownCard, match="of tier medium for embed"):
+    with pytest.raises(Undeclared, match="of tier medium for embed"):
         models(FLEET, "tier:medium", "embed")
-    with pytest.raises(UnknownCard, match="no version or alias canary"):
+    with pytest.raises(Undeclared, match="no version or alias canary"):
         models(FLEET, "big@canary")
 
 
@@ -123,7 +123,7 @@ def test_whatever_was_declared_ends_and_names_no_model_twice(cards: dict[str, An
     ],
 )
 def test_a_card_that_contradicts_itself_or_another_is_refused(name: str, fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(InvalidCard, match=words):
+    with pytest.raises(InvalidInput, match=words):
         check_card(cards_of(FLEET), name, ModelCard(**fields))
     check_card(cards_of(FLEET), "big", ModelCard(model="qwen3:32b", synonyms=("gpt-4o",)))
 

@@ -12,7 +12,7 @@ from shared.agents import table as tables
 from shared.agents.built_in import AGENTS, BUILT_IN
 from shared.agents.cards import cards_of
 from shared.agents.resolving import check_declared
-from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, InvalidAlias, UnknownAgent, UnknownPrompt
+from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Undeclared
 from shared.contracts.agents import Agent, Moved, Prompt
 from shared.errors import InvalidInput
 
@@ -94,7 +94,7 @@ def test_a_built_in_one_is_replaced_and_comes_back() -> None:
 def test_who_is_not_there_is_unknown_with_what_is(reference: str) -> None:
     table = Declarations()
     write(table, "agent", table.to_declare("agent", "mine", BODIES[0], at=0.0, by=""))
-    with pytest.raises(UnknownAgent, match=r"critic.*mine|aliases: latest") as raised:
+    with pytest.raises(Undeclared, match=r"critic.*mine|aliases: latest") as raised:
         table.find("agent", reference)
     assert (raised.value.code, raised.value.param) == ("unknown_agent", "agent")
 
@@ -105,7 +105,7 @@ def test_a_version_without_its_alias_is_not_declared_yet() -> None:
     entries = table.to_declare("prompt", "p", Prompt(template="x"), at=0.0, by="")
     key = next(iter(entries))
     table.on_entry("prompt", key, entries[key])
-    with pytest.raises(UnknownPrompt):
+    with pytest.raises(Undeclared):
         table.find("prompt", "p")
     assert list(table.to_declare("prompt", "p", Prompt(template="x"), at=1.0, by="")) == ["p:latest"]
 
@@ -147,7 +147,7 @@ def test_what_is_no_entry_changes_nothing(key: str, value: bytes) -> None:
 
 @pytest.mark.parametrize("alias", ["0123456789ab", "Prod", "", "a b", "a" * 33, "-a"])
 def test_an_alias_is_no_version(alias: str) -> None:
-    with pytest.raises(InvalidAlias):
+    with pytest.raises(InvalidInput):
         Declarations().to_move("agent", "critic", alias, "latest", at=0.0, by="")
 
 
@@ -196,5 +196,5 @@ def test_what_is_built_in_may_be_declared() -> None:
     assert {AGENTS[name].capability for name in set(AGENTS) - own} == {"chat"}
     with pytest.raises(InvalidInput, match="not both"):
         check_declared(table, "x", Agent(system="a", prompt="b"), {"chat"})
-    with pytest.raises(UnknownPrompt):
+    with pytest.raises(Undeclared):
         check_declared(table, "x", Agent(prompt="b"), {"chat"})

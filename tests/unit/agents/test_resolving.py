@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.agents.resolving import TEAM_BYTES, check_declared, member, resolve
-from shared.agents.table import Declarations, UnknownAgent, UnknownProfile, UnknownPrompt
-from shared.agents.templates import InvalidVariables
+from shared.agents.table import Declarations, Undeclared
 from shared.contracts.agents import Agent, Declared, Profile, Prompt, Team, Tool
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Options
@@ -98,20 +97,21 @@ def test_what_is_pinned_is_as_a_successor_reads_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agents", "prompts", "error"),
-    [(["nobody"], [], UnknownAgent), (["critic@old"], [], UnknownAgent), ([], ["none"], UnknownPrompt), (["a"], [], UnknownProfile)],
+    ("agents", "prompts", "kind"),
+    [(["nobody"], [], "agent"), (["critic@old"], [], "agent"), ([], ["none"], "prompt"), (["a"], [], "profile")],
 )
-def test_who_is_unknown_is_a_typed_error(agents: list[str], prompts: list[str], error: type[InvalidInput]) -> None:
+def test_who_is_unknown_is_a_typed_error(agents: list[str], prompts: list[str], kind: str) -> None:
     table = declared(profile={"gone": Profile()}, agent={"a": Agent(profile="gone")})
     for key, value in table.to_remove("profile", "gone").items():
         table.on_entry("profile", key, value)
-    with pytest.raises(error, match=r"known: |aliases: "):
+    with pytest.raises(Undeclared, match=r"known: |aliases: ") as raised:
         resolve(table, agents, prompts, OFFERED)
+    assert raised.value.code == f"unknown_{kind}"
 
 
 def test_a_prompt_that_needs_more_than_an_agent_has_is_refused() -> None:
     table = declared(prompt={"p": Prompt(template="{{ tone }}", variables=("tone",))}, agent={"a": Agent(prompt="p")})
-    with pytest.raises(InvalidVariables):
+    with pytest.raises(InvalidInput):
         resolve(table, ["a"], [], OFFERED)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.agents.cards import cards_of
 from shared.agents.resolving import with_choice, with_models
 from shared.agents.suiting import MOST_BYTES, KnownModels, Means, chosen, in_words, rated, read
-from shared.agents.table import UnknownCard
+from shared.agents.table import Undeclared
 from shared.contracts.agents import NOBODY, Belief, RatedModel, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import ChatMessage, Operation, Options
@@ -79,7 +79,7 @@ def test_a_tier_is_meant_and_falls_back_as_the_demand_says() -> None:
     team = with_choice(lone, with_models(lone, NOBODY, [demand], "chat"), [demand], "chat", NOTHING)
     assert models(asked(POEM, model=demand[0], fallback_models=demand[1:]), team) == ["qwen3:0.6b"]
     assert put(asked(POEM, model=demand[0], fallback_models=demand[1:]), team).options.temperature == 0.9
-    with pytest.raises(UnknownCard, match="of tier large"):
+    with pytest.raises(Undeclared, match="of tier large"):
         with_models(lone, NOBODY, [demand[:1], demand[1:]], "chat")
     assert models(asked("long " * 8_000, model="tier:small", fallback_models=("x:1",))) == ["x:1"]
     assert models(asked("long " * 8_000, model="tier:small")) == ["qwen3:0.6b"], "nothing fits: who knows the nodes says what is wrong"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared.agents.templates import MOST_CHARACTERS, MOST_ITEMS, InvalidTemplate, InvalidVariables, check_prompt, render, variables_of
+from shared.agents.templates import MOST_CHARACTERS, MOST_ITEMS, check_prompt, render, variables_of
 from shared.contracts.agents import Prompt
-from shared.errors import TooLarge
+from shared.errors import InvalidInput, TooLarge
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -58,7 +58,7 @@ REFUSED = [
 @pytest.mark.parametrize("template", REFUSED, ids=lambda template: template[:40])
 def test_all_else_is_refused_when_it_is_declared(template: str) -> None:
     """Typed, in a bounded sentence."""
-    with pytest.raises(InvalidTemplate) as raised:
+    with pytest.raises(InvalidInput) as raised:
         variables_of(template)
     assert raised.value.code == "invalid_template"
     assert len(raised.value.message) < 300
@@ -67,9 +67,9 @@ def test_all_else_is_refused_when_it_is_declared(template: str) -> None:
 def test_the_declared_variables_are_the_templates() -> None:
     """Neither more nor less; the words name them."""
     check_prompt(Prompt(template="{{ a }}{{ b }}", variables=("b", "a")))
-    with pytest.raises(InvalidTemplate, match="names b, which"):
+    with pytest.raises(InvalidInput, match="names b, which"):
         check_prompt(Prompt(template="{{ a }}{{ b }}", variables=("a",)))
-    with pytest.raises(InvalidTemplate, match="declares c, d, which"):
+    with pytest.raises(InvalidInput, match="declares c, d, which"):
         check_prompt(Prompt(template="{{ a }}", variables=("a", "d", "c")))
 
 
@@ -86,7 +86,7 @@ def test_the_declared_variables_are_the_templates() -> None:
 )
 def test_other_values_are_refused(template: str, values: dict[str, Any]) -> None:
     """Typed, without what was given."""
-    with pytest.raises(InvalidVariables) as raised:
+    with pytest.raises(InvalidInput) as raised:
         rendered(template, **values)
     assert "secret" not in raised.value.message
 

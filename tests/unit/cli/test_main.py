@@ -107,7 +107,7 @@ def test_run_says_what_its_worker_serves(monkeypatch: pytest.MonkeyPatch) -> Non
         ran.append((builds[0][0], WorkerSettings().agents))
         return 0
 
-    monkeypatch.setattr(run, "main", begin)
+    monkeypatch.setattr(run, "run_process", begin)
     assert CliRunner().invoke(main, ["run", "worker", "--agents", "research,code"]).exit_code == Exit.OK
     assert ran == [("worker", ("research", "code"))]
     refused = CliRunner().invoke(main, ["run", "planner", "--agents", "research"])

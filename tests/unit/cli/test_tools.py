@@ -102,7 +102,7 @@ def test_a_worker_is_told_its_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         started.extend(name for name, _ in builds)
         return 0
 
-    monkeypatch.setattr(run, "main", note)
+    monkeypatch.setattr(run, "run_process", note)
     path = file(tmp_path, {"calculator": {"kind": "calculator"}, "one": {"kind": "calculator", "at_once": 1}})
     assert tutti("run", "worker", "--tools", path).exit_code == 0
     assert started == ["worker", "worker-one"]

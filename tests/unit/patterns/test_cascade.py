@@ -15,10 +15,11 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.review import Decision, ReviewTerms, Verdict
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
 from shared.patterns.cascade import CASCADE
 from shared.patterns.comparison import SINGLE_ANSWER, Baseline, Spent
-from shared.patterns.port import InvalidPatternInput, demands_named
+from shared.patterns.port import demands_named
 from shared.patterns.run import Run
 from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, crashes_alike, draw, play, run_of, team
 
@@ -249,7 +250,7 @@ def test_no_more_run_at_once_than_the_job_may_have() -> None:
 def test_the_models_are_those_that_a_key_is_asked_for() -> None:
     assert [*demands_named(CASCADE.read(job()), "own")] == [("cheap",), ("dear",)]
     for how, wrong in (({"models": ["a", "a"]}, "twice"), ({"models": list("abcde")}, "models"), ({"accept": "self"}, "accept")):
-        with pytest.raises(InvalidPatternInput, match=wrong):
+        with pytest.raises(InvalidInput, match=wrong):
             BUILT_IN.read(job(**how))
 
 

@@ -12,8 +12,8 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, Needs
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns.chain import CHAIN
-from shared.patterns.port import InvalidPatternInput
 from tests.support.scripted import DOWN, Played, Reply, Script, by_agent, crashes_alike, play, team
 
 TOLD = PinnedPrompt(reference="told@live", version="0" * 12, template="{{ tone }}: {{ s0 }}", variables=("s0", "tone"))
@@ -81,7 +81,7 @@ def test_the_answer_is_that_of_the_last_step_that_was_not_left_out() -> None:
 )
 def test_what_runs_beside_a_step_cannot_read_it(steps: list[dict[str, Any]], wrong: str) -> None:
     named = [{"name": f"s{number}", "template": "x", **step} for number, step in enumerate(steps)]
-    with pytest.raises(InvalidPatternInput, match=wrong):
+    with pytest.raises(InvalidInput, match=wrong):
         CHAIN.read(Job(prompt="in", pattern="chain", input={"steps": named}))
 
 
@@ -146,7 +146,7 @@ def test_a_declared_prompt_that_lacks_something_fails_its_job(steps: list[dict[s
     ],
 )
 def test_a_step_has_a_template_or_a_declared_prompt(step: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(InvalidPatternInput, match=wrong):
+    with pytest.raises(InvalidInput, match=wrong):
         CHAIN.read(Job(prompt="in", pattern="chain", input={"steps": [{"name": "s0", **step}]}))
 
 

@@ -15,9 +15,9 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
 from shared.patterns.ensemble import ENSEMBLE, overlap, support
-from shared.patterns.port import InvalidPatternInput
 from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, crashes_alike, draw, play
 
 LARGE = Answer(blob=BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=70_000, written_at=0))
@@ -187,7 +187,7 @@ def test_overlap_is_symmetric_and_bounded(texts: list[str]) -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     for how, wrong in (({"samples": 2, "quorum": 3}, "quorum"), ({"models": ["a"], "quorum": 2}, "quorum"), ({"samples": 9}, "samples")):
-        with pytest.raises(InvalidPatternInput, match=wrong):
+        with pytest.raises(InvalidInput, match=wrong):
             BUILT_IN.read(job(**how))
 
 

@@ -10,9 +10,10 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
 from shared.patterns.fork import FORK, MOST_ENDS
-from shared.patterns.port import InvalidPatternInput, Pattern, agents_named
+from shared.patterns.port import Pattern, agents_named
 from tests.support.scripted import Played, Reply, crashes_alike, draw, play, run_of, team
 
 CHAIN = {"steps": [{"name": "a", "template": "A {input}"}, {"name": "b", "template": "B {a}"}]}
@@ -41,7 +42,7 @@ def original(name: str) -> tuple[Pattern, Job, dict[str, Any]]:
     job = Job(prompt=PROMPT, pattern=name, input=GIVEN.get(name, {}))
     try:
         ask = pattern.read(job)
-    except InvalidPatternInput:
+    except InvalidInput:
         job = Job(prompt=PROMPT, pattern=name)
         ask = pattern.read(job)
     return pattern, job, {"team": team(*dict.fromkeys(agents_named(ask)))}
@@ -121,7 +122,7 @@ def test_what_no_pattern_asked_for_ends_it_by_name() -> None:
 def test_what_is_no_fork_is_refused(given: dict[str, Any]) -> None:
     """At the door, as any pattern's input; also a reference, by which another's answer might be read."""
     _, job, _ = original("vote")
-    with pytest.raises(InvalidPatternInput):
+    with pytest.raises(InvalidInput):
         FORK.read(job.model_copy(update={"pattern": "fork", "input": {"of": "j", "pattern": "vote", "version": 1, "given": {}, **given}}))
 
 

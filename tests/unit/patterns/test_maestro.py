@@ -14,7 +14,7 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns.maestro import MAESTRO, MaestroInput
+from shared.patterns.maestro import MAESTRO
 from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, by_agent, crashes_alike, draw, play, team
 
 SPECIALISTS = ("research", "reasoning", "creative", "code")
@@ -184,7 +184,7 @@ def test_only_specialists_of_the_plan_can_be_given_work() -> None:
 )
 def test_nobody_gives_work_to_himself(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        MaestroInput.model_validate(given)
+        MAESTRO.input.model_validate(given)
 
 
 def test_two_who_send_each_other_work_in_vain_are_not_asked_again() -> None:

@@ -11,8 +11,8 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns.map import MAP, PORTION
-from shared.patterns.port import InvalidPatternInput
 from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, crashes_alike, draw, play, team
 
 
@@ -87,7 +87,7 @@ def test_a_limit_ends_it_with_what_is_there() -> None:
 
 
 def test_a_template_may_name_only_what_there_is() -> None:
-    with pytest.raises(InvalidPatternInput, match="the template names nothing"):
+    with pytest.raises(InvalidInput, match="the template names nothing"):
         MAP.read(Job(prompt="x", pattern="map", input={"template": "{nothing}"}))
 
 

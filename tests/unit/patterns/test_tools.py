@@ -16,7 +16,7 @@ from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.patterns import BUILT_IN
 from shared.patterns.tool_use import ALL_TOLD, AT_ONCE
-from shared.patterns.tools import TOOLS, ToolsInput
+from shared.patterns.tools import TOOLS
 from tests.support.scripted import DOWN, Played, Reply, Script, crashes_alike, play
 
 NUMBERS = {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}, "required": ["a", "b"]}
@@ -300,7 +300,7 @@ def test_a_tool_can_be_called_alone() -> None:
 
 def test_inputs_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="called alone"):
-        ToolsInput(tool="add", tools=("send",))
+        TOOLS.input.model_validate({"tool": "add", "tools": ("send",)})
 
 
 def test_a_bare_prompt_is_one_call() -> None:

@@ -16,8 +16,8 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
-from shared.patterns.port import InvalidPatternInput
 from shared.patterns.vote import VOTE, certain, leader
 from tests.support.scripted import DOWN, NEVER, Played, Reply, crashes_alike, draw, play
 
@@ -231,7 +231,7 @@ def test_a_model_of_noise_ends_in_an_answer(noise: str, kind: dict[str, Any]) ->
 
 def test_a_bare_prompt_is_enough() -> None:
     assert play(VOTE, Job(prompt="q", pattern="vote"), lambda _: Reply("It is\nAnswer: Paris")).text == "It is\nAnswer: Paris"
-    with pytest.raises(InvalidPatternInput, match="samples"):
+    with pytest.raises(InvalidInput, match="samples"):
         BUILT_IN.read(voting(samples=33))
 
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from services.planner.deciding import attempts, funding
+from services.planner.deciding.admission import JobInput, accept
+from services.planner.draft import Draft, Publish, Stop
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
-from services.planner.round import Publish, Round, Stop
-from services.planner.state import attempts, funding, snapshots
-from services.planner.state.admission import JobInput, accept
+from services.planner.round import Round
+from services.planner.state import snapshots
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
 from shared.contracts.base import PriorityClass
@@ -65,7 +67,7 @@ class Desk:
         offset = self.inputs if source is None else source
         self.inputs = max(self.inputs, offset + 1)
         given = job_input(job or {"prompt": "q"}, offset, id_, reply)
-        return self.round(lambda round_: accept(self.book, round_, given, self.ended(given.id)))
+        return self.round(lambda round_: accept(round_, given, self.ended(given.id)))
 
     def ended(self, job: str) -> JobSettled | None:
         """How a job with this id ended within the window, read again from history as the home's gate does it."""
@@ -77,7 +79,7 @@ class Desk:
 
         def fold(round_: Round) -> None:
             for outcome in outcomes:
-                attempts.on_outcome(self.book, round_, outcome)
+                attempts.on_outcome(round_, outcome)
 
         return self.round(fold)
 
@@ -88,20 +90,18 @@ class Desk:
 
         def fire(round_: Round) -> None:
             for job in self.book.timers.pop_due(round_.now):
-                attempts.on_due(self.book, round_, job)
+                attempts.on_due(round_, job)
 
         return self.round(fire)
 
     def snapshot(self, job: LiveJob) -> Round:
         name = f"0-{len(self.history)}"
-        return self.round(lambda round_: snapshots.write(self.book.kept_jobs, round_, job, self.book.epoch, name))
+        return self.round(lambda round_: snapshots.write(self.book.kept_jobs, round_, job, name))
 
     def renew(self, distance: int = 10, later: float = 0.0) -> Round:
         """What is kept is told again where it lies too far back, or has grown old."""
         self.wall += later
-        return self.round(
-            lambda round_: [kind.renew(round_, self.book.epoch, len(self.history), distance) for kind in self.book.kept.kinds]
-        )
+        return self.round(lambda round_: [kind.renew(round_, len(self.history), distance) for kind in self.book.kept.kinds])
 
     def forget_jobs(self) -> None:
         """They are out, and nobody's any more."""
@@ -110,11 +110,11 @@ class Desk:
 
     def round(self, decide: Callable[[Round], object], *, claims: bool = True) -> Round:
         """One round, acknowledged."""
-        round_ = Round(self.wall + self.skew, self.now)
+        round_ = Round.of(self.book, self.wall + self.skew, self.now)
         decide(round_)
-        funding.fund(self.book, round_)
+        funding.fund(round_)
         if claims:
-            attempts.flush_claims(self.book, round_)
+            attempts.flush_claims(round_)
         self.acknowledge(round_)
         return round_
 
@@ -155,9 +155,10 @@ class Desk:
 
     def replayed(self, history: list[tuple[int, bytes]] | None = None) -> tuple[Replay, Book, Round]:
         """A successor's replay of the history, not yet finished; its book, and the round that it will fill."""
-        successor, round_ = Book(0, self.policy, Random(self.seed), self.tenants), Round(self.wall + self.skew, self.now)
+        successor = Book(0, self.policy, Random(self.seed), self.tenants)
         successor.epoch = len(self.history)
-        replay = Replay(successor, round_)
+        round_ = Round.of(successor, self.wall + self.skew, self.now)
+        replay = Replay(round_)
         for offset, value in self.history if history is None else history:
             replay.fold(offset, value, self._arrived[min(offset, len(self._arrived) - 1)])
         replay.fold(successor.epoch, PlannerStarted(nonce="m", planner="q").to_bytes(), int(self.wall * 1000))
@@ -253,26 +254,26 @@ def released(job: LiveJob, step: OpenStep, *, claim: str | None = None, attempt:
 # What a round decided
 
 
-def dispatched(round_: Round) -> list[Step]:
+def dispatched(draft: Draft) -> list[Step]:
     """Steps that go out beside the append."""
-    return [dispatch.step for dispatch in round_.dispatches]
+    return [dispatch.step for dispatch in draft.dispatches]
 
 
-def sent_after(round_: Round) -> list[Step]:
+def sent_after(draft: Draft) -> list[Step]:
     """Steps that go out after the append's acknowledgement."""
-    return [effect.step for effect in round_.after if hasattr(effect, "step")]
+    return [effect.step for effect in draft.after if hasattr(effect, "step")]
 
 
-def stops(round_: Round) -> list[tuple[str | None, int, str | None]]:
+def stops(draft: Draft) -> list[tuple[str | None, int, str | None]]:
     """(node, attempt, claim) of every stop."""
-    return [(e.control.node, e.control.attempt, e.control.claim) for e in round_.after if isinstance(e, Stop)]
+    return [(e.control.node, e.control.attempt, e.control.claim) for e in draft.after if isinstance(e, Stop)]
 
 
-def published(round_: Round) -> list[Any]:
+def published(draft: Draft) -> list[Any]:
     """The results of jobs that ended."""
-    return [effect.settled.result for effect in round_.after if isinstance(effect, Publish)]
+    return [effect.settled.result for effect in draft.after if isinstance(effect, Publish)]
 
 
-def kinds(round_: Round) -> list[str]:
+def kinds(draft: Draft) -> list[str]:
     """The types of the facts, over all jobs, in order."""
-    return [fact.type for events in round_.events.values() for _, value in events for fact in facts_of(EVENT.validate_json(value))]
+    return [fact.type for events in draft.events.values() for _, value in events for fact in facts_of(EVENT.validate_json(value))]

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import CallerAnswer, Publish, Round
+from services.planner.deciding import admission, attempts
+from services.planner.draft import CallerAnswer, Publish
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
-from services.planner.state import admission, attempts
 from services.planner.state.cancels import KEPT_SECONDS
 from services.planner.state.policy import Policy
 from shared.contracts.base import PriorityClass
@@ -70,7 +71,7 @@ def test_another_body_becomes_a_dead_letter_unless_an_ingress_tells_it(reply: Re
     desk = Desk()
     desk.submit(id_="mine")
     other = job_input({"prompt": "other"}, 9, "mine", reply)
-    assert (admission.accept(desk.book, Round(desk.wall, desk.now), other) is not None) == letter
+    assert (admission.accept(Round.of(desk.book, desk.wall, desk.now), other) is not None) == letter
 
 
 @pytest.mark.parametrize("settled", [False, True])
@@ -194,8 +195,8 @@ def test_a_cancel_and_its_job_in_one_round() -> None:
     desk = Desk()
 
     def both(round_: Round) -> None:
-        attempts.on_outcome(desk.book, round_, CancelRequested(job="mine"))
-        admission.accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
+        attempts.on_outcome(round_, CancelRequested(job="mine"))
+        admission.accept(round_, job_input({"prompt": "q"}, 0, "mine"))
 
     assert kinds(desk.round(both)) == ["cancel_recorded", "job_accepted", "job_settled"]
     assert desk.begins() == 2

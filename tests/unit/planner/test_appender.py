@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from services.planner.draft import Draft
 from services.planner.history.appender import Appender
-from services.planner.round import Round
 from services.planner.state import snapshots
 from services.planner.state.watermark import watermark
 from shared.clock import ManualClock
@@ -59,8 +59,8 @@ async def test_facts_of_more_than_a_batch_are_written_again_and_pin_nothing(char
     desk = Desk()
     job = chained(desk, [char * count] * 11)
     old = desk.begins()
-    round_ = Round(0.0, 0.0)
-    snapshots.write(desk.book.kept_jobs, round_, job, 0, "s")
+    round_ = Draft(0, 0.0, 0.0)
+    snapshots.write(desk.book.kept_jobs, round_, job, "s")
     appender, writer = appending(desk)
     await appender.append(round_)
     assert writer.batches >= 2
@@ -75,8 +75,8 @@ async def test_a_snapshot_that_was_cut_off_counts_for_nothing() -> None:
     desk = Desk()
     job = chained(desk, ["a" * 100_000] * 11)
     old = desk.begins()
-    round_ = Round(0.0, 0.0)
-    snapshots.write(desk.book.kept_jobs, round_, job, 0, "s")
+    round_ = Draft(0, 0.0, 0.0)
+    snapshots.write(desk.book.kept_jobs, round_, job, "s")
     appender, writer = appending(desk, most=1)
     with pytest.raises(SendFailed):
         await appender.append(round_)

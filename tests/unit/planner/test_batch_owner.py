@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.planner.batches.batch_owner import TIMER, BatchOwner, BatchPolicy
-from services.planner.round import KeepEnds, Round, SendLines
+from services.planner.draft import Draft, KeepEnds, SendLines
 from shared.contracts.batch import BatchCancelled, BatchChanged, BatchSubmitted, BatchTerms, LineEnded
 from shared.contracts.blob import BlobRef
 from shared.contracts.result import Result, Status
@@ -23,14 +23,14 @@ class Owner:
         self.kept: list[KeepEnds] = []
         self.events: list[BatchChanged] = []
         self.paid: list[int] = []
-        self.round = Round(0.0, self.now)
+        self.round = Draft(0, 0.0, self.now)
 
     def _set(self, key: str, at: float) -> None:
         self.timers[key] = at
 
     def submit(self, lines: int, name: str = "b", window: float = 60.0) -> None:
         told = BatchSubmitted(tenant="t", batch=name, terms=TERMS, window_seconds=window, index=LIES, lines=lines)
-        self.batches.on_submitted(self.round, 0, told)
+        self.batches.on_submitted(self.round, told)
         self.flush()
 
     def end(self, number: int, status: Status = Status.SUCCEEDED, name: str = "b") -> None:
@@ -56,7 +56,7 @@ class Owner:
         self.flush()
 
     def flush(self) -> None:
-        self.batches.flush(self.round, 0)
+        self.batches.kept.flush(self.round)
         for effect in self.round.after:
             if isinstance(effect, SendLines):
                 self.sent += effect.numbers
@@ -67,7 +67,7 @@ class Owner:
                 self.kept.append(effect)
         for values in self.round.ledger.values():
             self.events += [BatchChanged.model_validate_json(value) for _, value in values]
-        self.round = Round(0.0, self.now)
+        self.round = Draft(0, 0.0, self.now)
 
     @property
     def known(self) -> BatchChanged:
@@ -105,7 +105,7 @@ def test_a_successor_knows_what_the_newest_event_says() -> None:
     before.submit(6)
     before.end(0)
     after = Owner(BatchPolicy(ahead=4, least=1))
-    after.batches.restore(before.events[-1], 7, after.now)
+    after.batches.kept.restore(before.events[-1], 7, after.now)
     after.batches.resume(after.round, 0.0)
     after.flush()
     assert after.sent == []
@@ -152,10 +152,10 @@ def test_the_window_is_counted_on_by_a_successor() -> None:
     at = Owner(BatchPolicy(ahead=4, least=1))
     at.submit(6, window=60.0)
     at.pass_time(50.0)
-    at.batches._again(at.round, 0, KEY)
+    at.batches.kept.touch(KEY)
     at.flush()
     after = Owner()
-    after.batches.restore(at.events[-1], 7, after.now)
+    after.batches.kept.restore(at.events[-1], 7, after.now)
     after.batches.resume(after.round, 0.0)
     after.flush()
     after.pass_time(9.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import BudgetPolicy, bounds, day_of, decide, neared, of_usage, plus, reached
-from services.planner.round import Round, Tell
+from services.planner.draft import Draft, Tell
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, Share, TenantAccount, TenantLimits
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import EVENT
@@ -33,19 +33,19 @@ class Cluster:
         self.desk = Desk(tenants=self.tenants)
         self.owner = Accounts(BudgetPolicy(), self.tenants)
 
-    def answers(self, round_: Round) -> list[Any]:
+    def answers(self, round_: Draft) -> list[Any]:
         """What the owner says to the requests of a round."""
-        said = Round(self.desk.wall, self.desk.now)
+        said = Draft(0, self.desk.wall, self.desk.now)
         for request in requests(round_):
             self.owner.on_requested(said, request)
         return [tell.outcome for tell in said.after if isinstance(tell, Tell) and tell.home == 0]
 
-    def served(self, round_: Round) -> Round:
+    def served(self, round_: Draft) -> Draft:
         """The round after the owner's answers."""
         return self.desk.say(*self.answers(round_))
 
 
-def requests(round_: Round) -> list[BudgetRequested]:
+def requests(round_: Draft) -> list[BudgetRequested]:
     return [tell.outcome for tell in round_.after if isinstance(tell, Tell) and isinstance(tell.outcome, BudgetRequested)]
 
 
@@ -110,7 +110,7 @@ def ask(serial: int, least: int, home: int = 0, day: int = TODAY, **more: Any) -
 
 
 def told(accounts: Accounts, *asked: BudgetRequested) -> list[Tell]:
-    round_ = Round(WALL, 0.0)
+    round_ = Draft(0, WALL, 0.0)
     for request in asked:
         accounts.on_requested(round_, request)
     return [effect for effect in round_.after if isinstance(effect, Tell)]
@@ -145,16 +145,16 @@ def test_a_successor_answers_as_its_predecessor_did() -> None:
     tenants = {"t": TenantLimits(calls=10)}
     accounts, successor = Accounts(BudgetPolicy(), tenants), Accounts(BudgetPolicy(), tenants)
     [before] = told(accounts, ask(1, 9))
-    accounts.flush(round_ := Round(WALL, 0.0), 7)
+    accounts.kept.flush(round_ := Draft(7, WALL, 0.0))
     [events] = round_.ledger.values()
     assert [kind for kind, _ in events] == ["tenant_limit_neared", "tenant_account"]
     event = EVENT.validate_json(events[-1][1])
     assert isinstance(event, TenantAccount)
-    successor.restore(event, 3, 0.0)
+    successor.kept.restore(event, 3, 0.0)
     [after] = told(successor, ask(1, 9))
     assert after.outcome == before.outcome
     told(successor, ask(2, 10))
-    successor.flush(round_ := Round(WALL, 0.0), 9)
+    successor.kept.flush(round_ := Draft(9, WALL, 0.0))
     [events] = round_.ledger.values()
     assert [kind for kind, _ in events] == ["tenant_account"]
 
@@ -174,7 +174,7 @@ def test_days_far_away_have_no_account() -> None:
     accounts = Accounts(BudgetPolicy(), {"t": TenantLimits(calls=4)})
     assert told(accounts, ask(1, 1, day=TODAY + 2), ask(1, 1, day=TODAY - 2)) == []
     told(accounts, ask(1, 1, day=TODAY - 1), ask(1, 1))
-    accounts.kept.renew(Round(WALL + 86_400, 0.0), 0, 0, 99)
+    accounts.kept.renew(Draft(0, WALL + 86_400, 0.0), 0, 99)
     assert (accounts.get("t", TODAY - 1), len(accounts)) == (None, 1)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.planner.round import Fill, Given, Round, version_of
+from services.planner.draft import Fill, Given
+from services.planner.round import Round
 from services.planner.state.caching import CachePolicy, eligible, fingerprint, meaning_of, sharers
 from services.planner.state.policy import Policy
 from shared.contracts.agents import RatedModel
@@ -18,12 +19,13 @@ from shared.contracts.cache import CacheAbandoned, CacheControl, CacheFill, Tena
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation, Options, Served
 from shared.contracts.conversation import ContextRef
 from shared.contracts.critique import CheckSet, Guard
-from shared.contracts.event import CACHED, JobSnapshot, StepAnswered
+from shared.contracts.event import JobSnapshot, StepAnswered
 from shared.contracts.job import InputRef, Job, Needs
 from shared.contracts.outcome import CacheMissed, CancelRequested, StepSucceeded
 from shared.contracts.result import Status
 from shared.contracts.step import Step, StepRequest
 from shared.contracts.usage import Usage
+from shared.contracts.versions import version_of
 from tests.unit.planner.desk import ONE_CALL, Desk, last
 
 OTHERWISE: dict[str, Any] = {
@@ -374,15 +376,15 @@ def test_what_older_planners_would_misread_is_of_version_six() -> None:
     """A job that asks, an answer that is the cache's, and snapshots of them; all else is written as before."""
     desk, round_ = asking()
     desk.say(hit(desk))
-    assert version_of(desk.job.accepted) == CACHED
+    assert version_of(desk.job.accepted) == 6
     assert desk.job.settled is not None
-    assert version_of(desk.job.settled) == CACHED
+    assert version_of(desk.job.settled) == 6
     bare = Desk()
     bare.submit(prompt='q with "cache": and "served": in it')
-    assert version_of(bare.job.accepted) < CACHED
-    assert {round_.newer[place] for place in round_.newer} == {CACHED}
+    assert version_of(bare.job.accepted) < 6
+    assert {round_.newer[place] for place in round_.newer} == {6}
     facts = [snapped(desk), snapped(bare)]
-    assert [version_of(fact) for fact in facts] == [CACHED, 2]
+    assert [version_of(fact) for fact in facts] == [6, 2]
 
 
 def snapped(desk: Desk) -> JobSnapshot:

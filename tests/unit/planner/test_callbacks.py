@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from services.planner.round import Publish, version_of
+from services.planner.draft import Publish
 from services.planner.sending.messages import of_effect
 from shared.contracts.callback import Callback
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.event import CALLED_BACK, NEWEST, VERSIONS, JobDelayed
+from shared.contracts.event import JobDelayed
 from shared.contracts.headers import CALLBACK, find
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
+from shared.contracts.versions import NEWEST, VERSIONS, version_of
 from shared.topics import Topics
 from tests.unit.planner.desk import Desk, published
 
@@ -47,8 +48,8 @@ def test_a_delayed_job_that_is_cancelled_tells_it_too() -> None:
 def test_such_events_are_of_a_version_that_older_planners_leave_alone() -> None:
     desk = Desk()
     accepted = desk.submit(id_="mine", prompt="q", callback=HOOK).newer
-    assert set(accepted.values()) == {CALLED_BACK}
-    assert NEWEST >= CALLED_BACK
+    assert set(accepted.values()) == {6}
+    assert NEWEST >= 6
     bare = JobDelayed(epoch=0, job="x", at=1.0, waits=DelayedJob(due_at=2.0, since=1.0))
     assert version_of(bare) == VERSIONS.get("job_delayed", 1)
-    assert version_of(bare.model_copy(update={"waits": DelayedJob(due_at=2.0, since=1.0, callback=HOOK)})) == CALLED_BACK
+    assert version_of(bare.model_copy(update={"waits": DelayedJob(due_at=2.0, since=1.0, callback=HOOK)})) == 6

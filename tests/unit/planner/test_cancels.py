@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from services.planner.deciding.admission import accept
+from services.planner.draft import CallerAnswer
 from services.planner.kept import PORTION
-from services.planner.round import CallerAnswer, Round
-from services.planner.state.admission import accept
-from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, TooManyCancels
+from services.planner.round import Round
+from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS
 from services.planner.state.policy import Policy
 from services.planner.state.watermark import watermark
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
+from shared.errors import InvalidInput
 from tests.unit.planner.desk import Desk, job_input, kinds, published
 
 DAYS = 3 * 86_400.0
@@ -79,7 +81,7 @@ def test_no_more_are_taken_than_are_remembered() -> None:
     """The cancel is refused, and so becomes a dead letter; nothing is forgotten for it."""
     desk = Desk(Policy(cancelled_delays=2))
     desk.say(cancel(desk, "a"), cancel(desk, "b"))
-    with pytest.raises(TooManyCancels):
+    with pytest.raises(InvalidInput):
         desk.say(cancel(desk, "c"))
     assert set(desk.book.cancels) == {"a", "b"}
 
@@ -143,9 +145,9 @@ def test_a_guess_is_not_written_again_behind_its_job() -> None:
     fill(desk, 20)
 
     def both(round_: Round) -> None:
-        accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
+        accept(round_, job_input({"prompt": "q"}, 0, "mine"))
         for kept in desk.book.cancels.kept:
-            kept.renew(round_, 0, len(desk.history), 10)
+            kept.renew(round_, len(desk.history), 10)
 
     assert kinds(desk.round(both)) == ["job_accepted", "job_settled"]
     assert list(desk.book.cancels) == []

@@ -8,7 +8,6 @@ import pytest
 
 from services.planner.state.policy import Policy
 from shared.contracts.agents import Agent, ModelCard, Profile
-from shared.contracts.event import CARDS
 from shared.contracts.failure import FailureKind
 from shared.contracts.usage import Price
 from tests.unit.planner.desk import Desk, dispatched, published, succeeded
@@ -58,8 +57,8 @@ def test_a_job_keeps_the_models_that_its_names_stood_for(desk: Desk) -> None:
 
 
 def test_who_would_ask_nodes_for_the_name_leaves_it_alone(desk: Desk) -> None:
-    assert versions(desk.submit(prompt="q", model="gpt-4o")) == [CARDS]
-    assert versions(desk.snapshot(desk.job)) == [CARDS]
+    assert versions(desk.submit(prompt="q", model="gpt-4o")) == [7]
+    assert versions(desk.snapshot(desk.job)) == [7]
     assert desk.step.request.model == "a:1"
     assert versions(desk.submit(prompt="q", model="c:1")) == [2]
     assert versions(desk.snapshot(desk.job)) == [2]

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from services.planner.deciding import attempts
 from services.planner.job.open_step import Phase
 from services.planner.round import Round
-from services.planner.state import attempts
 from services.planner.state.policy import Policy
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import AttemptFailed, WorkWasted
@@ -91,9 +91,9 @@ def test_a_claim_that_ended_before_it_was_recorded_is_never_recorded() -> None:
 def test_a_claim_that_is_stopped_is_recorded_even_when_it_is_news() -> None:
     """The stop may die with the planner; only history tells the successor where it must go (law 9)."""
     desk = opened()
-    round_ = Round(1_700_000_000.0, desk.now)
-    attempts.on_outcome(desk.book, round_, claimed(desk.job, desk.step))
-    desk.book.settle(round_, desk.job, Status.EXPIRED, None, None)
+    round_ = Round.of(desk.book, 1_700_000_000.0, desk.now)
+    attempts.on_outcome(round_, claimed(desk.job, desk.step))
+    round_.settle(desk.job, Status.EXPIRED, None, None)
     assert kinds(round_) == ["step_claimed", "job_settled"]
     assert stops(round_) == [("n1", 1, None)]
 
@@ -312,10 +312,10 @@ def test_a_timer_that_has_moved_changes_nothing() -> None:
     desk = opened()
     desk.say(claimed(desk.job, desk.step))
     desk.now += 19.0
-    due = desk.round(lambda round_: attempts.on_due(desk.book, round_, desk.job.id))
+    due = desk.round(lambda round_: attempts.on_due(round_, desk.job.id))
     assert due.empty
     assert desk.book.timers.next_due() == pytest.approx(desk.now + 1.0, abs=0.02)
-    assert desk.round(lambda round_: attempts.on_due(desk.book, round_, "unknown")).empty
+    assert desk.round(lambda round_: attempts.on_due(round_, "unknown")).empty
 
 
 def test_every_open_step_has_a_timer() -> None:

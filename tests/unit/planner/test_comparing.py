@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from services.planner.deciding.admission import JobInput
 from services.planner.handlers import JobReader
 from services.planner.job.live import LiveJob
 from services.planner.sending.comparing import comparison_of
-from services.planner.state.admission import JobInput
 from services.planner.state.policy import Policy
 from shared.contracts import headers, ids
 from shared.contracts.base import PriorityClass

@@ -8,7 +8,7 @@ import pytest
 
 from services.planner.conversations import granting
 from services.planner.conversations.owner import TIMER, ConversationPolicy, Conversations
-from services.planner.round import Round, Tell
+from services.planner.draft import Draft, Tell
 from shared.contracts.blob import BlobRef
 from shared.contracts.conversation import (
     MOST_WAITING,
@@ -45,12 +45,12 @@ class Owner:
         self.now, self.epoch, self.events = 100.0, 7, list[ConversationChanged]()
 
     def hear(self, *told: Any, due: str | None = None) -> list[Tell]:
-        round_ = Round(1_000_000.0 + self.now, self.now)
+        round_ = Draft(self.epoch, 1_000_000.0 + self.now, self.now)
         for message in told:
-            self.talks.on_message(round_, self.epoch, message)
+            self.talks.on_message(round_, message)
         if due is not None:
             self.talks.on_due(round_, due)
-        self.talks.flush(round_, self.epoch)
+        self.talks.kept.flush(round_)
         for group, events in round_.ledger.items():
             for index, (_, value) in enumerate(events):
                 self.events.append(ConversationChanged.model_validate_json(value))
@@ -237,8 +237,8 @@ def test_a_successor_knows_all_of_it() -> None:
     granted = owner.ask("runs")
     owner.ask("waits")
     heir = Owner(ttl_seconds=DAY)
-    heir.talks.restore(owner.events[-1], 5, 1_000.0)
-    round_ = Round(1_000_200.0, 50.0)
+    heir.talks.kept.restore(owner.events[-1], 5, 1_000.0)
+    round_ = Draft(0, 1_000_200.0, 50.0)
     heir.talks.resume(round_, to_monotonic=-950.0)
     assert heir.talks.get("t", "c") == owner.known
     assert [tell.outcome for tell in round_.after if isinstance(tell, Tell)] == [granted]

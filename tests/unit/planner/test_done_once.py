@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import Begin, Round
+from services.planner.draft import Begin
+from services.planner.round import Round
 from services.planner.state.policy import Policy
 from shared.contracts.agents import Tool
 from shared.contracts.event import AttemptFailed

@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 from typing import Any
 
-from services.planner.state.delayed import must_wait
+from services.planner.deciding.delayed import must_wait
 from services.planner.state.watermark import watermark
 from shared.contracts.outcome import CancelRequested
 from tests.unit.planner.desk import TOPIC, Desk, claimed, job_input, succeeded

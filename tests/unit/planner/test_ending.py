@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import StopAnywhere
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
-from services.planner.round import Round, StopAnywhere
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.state.book import OUTCOME_BYTES
 from services.planner.state.policy import Policy
@@ -74,7 +75,7 @@ def ending(way: str = "cancel", tenants: dict[str, TenantLimits] | None = None, 
     desk.submit(**({"prompt": "q"} | job | bounds[way]))
     if tenants:
         desk.say(BudgetGranted(tenant="default", day=DAY, serial=1, total=Amounts(calls=10, tokens=10_000)))
-    at = Ending(desk, desk.job, desk.step, Round(0, 0))
+    at = Ending(desk, desk.job, desk.step, Round.of(desk.book, 0, 0))
     desk.say(claimed(at.job, at.step))
     at.begun = desk.say(CancelRequested(job=at.job.id, reason="enough")) if way == "cancel" else desk.wait(10.001)
     return at

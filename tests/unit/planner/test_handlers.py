@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, JobReader, ReservedId, read_outcome
-from services.planner.state.admission import JobInput, accept
+from services.planner.deciding.admission import JobInput, accept
+from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, JobReader, read_outcome
 from services.planner.state.book import OUTCOME_BYTES
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
@@ -113,7 +113,7 @@ def test_whose_id_it_is() -> None:
 @pytest.mark.parametrize("id_", ["j_1", "k_abc", "s_abc", "j_01JDAAAAAAAAAAAAAAAAAAAAAA"])
 def test_a_caller_gives_none_of_tuttis_ids(id_: str) -> None:
     """Whatever follows the prefix; who made an id is said by a header, and by none that nobody knows."""
-    with pytest.raises(ReservedId, match="tutti's own"):
+    with pytest.raises(InvalidRecord, match="tutti's own"):
         job(value=body(prompt="q", id=id_))
     with pytest.raises(InvalidRecord, match="made-by"):
         job(value=body(prompt="q", id=id_), headers=((headers.MADE_BY, b"me"),))
@@ -249,7 +249,7 @@ def test_the_name_of_the_key_goes_from_the_record_into_history() -> None:
     assert kept == ((headers.KEY_NAME, b"team-a"),), "also through delay and to another home"
     desk = Desk()
     given = job(headers=((headers.KEY_NAME, b"team-a"),), value=body(prompt="q", pattern="none-such"))
-    round_ = desk.round(lambda round_: accept(desk.book, round_, given))
+    round_ = desk.round(lambda round_: accept(round_, given))
     said = [json.loads(value) for _, value in round_.events[given.id]]
     assert {event["type"]: event["key"] for event in said} == {"job_accepted": "team-a", "job_settled": "team-a"}
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from services.planner.deciding.admission import accept
+from services.planner.deciding.hedging import SLOW
+from services.planner.draft import Disown, Given, StopAnywhere
 from services.planner.job.open_step import Phase
-from services.planner.round import Disown, Given, StopAnywhere
-from services.planner.state.admission import accept
-from services.planner.state.hedging import MOST_KEPT, SLOW, Durations, Hedging
+from services.planner.state.durations import MOST_KEPT, Durations, Hedging
 from services.planner.state.policy import Policy
 from shared.contracts.agents import RatedModel
 from shared.contracts.base import PriorityClass
@@ -60,7 +61,7 @@ def ask(made: Desk, klass: PriorityClass = PriorityClass.INTERACTIVE, **job: Any
     """A job whose step is claimed on n1."""
     given = replace(job_input({"prompt": "q", **job}, made.inputs), priority_class=klass)
     made.inputs += 1
-    made.round(lambda round_: accept(made.book, round_, given, None))
+    made.round(lambda round_: accept(round_, given, None))
     made.say(claimed(made.job, made.step))
 
 

@@ -7,8 +7,8 @@ import pytest
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.budgets.shares import Shares
+from services.planner.draft import Draft
 from services.planner.kept import OLDEST_SECONDS
-from services.planner.round import Round
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, TenantLimits
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested
@@ -65,9 +65,9 @@ def test_both_ledgers_are_written_again_by_age() -> None:
     for ledger in (accounts, shares):
         written = []
         for later in (0, OLDEST_SECONDS, OLDEST_SECONDS + 1, OLDEST_SECONDS + 2):
-            round_ = Round(WALL + later, 0.0)
-            ledger.kept.renew(round_, 1, 6, 99)
-            ledger.flush(round_, 1)
+            round_ = Draft(1, WALL + later, 0.0)
+            ledger.kept.renew(round_, 6, 99)
+            ledger.kept.flush(round_)
             for [lies] in round_.lies.values():
                 lies(5)
             written.append(len(round_.ledger))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.planner.draft import CallerAnswer, Dispatch, Publish, Stop
 from services.planner.handlers import JobReader
 from services.planner.intake.refusals import OutcomesStopped, Refusals
-from services.planner.round import CallerAnswer, Dispatch, Publish, Round, Stop
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.settings import PlannerSettings
 from services.planner.shard.wiring import Wiring
@@ -185,8 +186,8 @@ def test_a_refused_outcome_is_a_dead_letter(refusals: Refusals) -> None:
 
 def test_a_round_is_empty_only_when_it_decides_nothing() -> None:
     """Events, dispatches or effects: any of them is something."""
-    assert Round(0.0, 0.0).empty
     desk = Desk()
+    assert Round.of(desk.book, 0.0, 0.0).empty
     assert not desk.submit().empty
 
 

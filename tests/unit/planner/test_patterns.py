@@ -15,9 +15,9 @@ from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
 from shared.patterns.chain import CHAIN, MOST_CHARACTERS, Gate, gate_reason, names_in, render, rendered_length
-from shared.patterns.port import InvalidPatternInput, ToolsNotTaken
 from shared.patterns.run import Run
 from shared.patterns.single import SINGLE, request_of
 
@@ -137,7 +137,7 @@ def test_names() -> None:
 def test_check(steps: list[dict[str, Any]], problem: str | None) -> None:
     """Unknown names and doubled ones are refused before any call is made, however the steps are given."""
     for job in (chain(*steps), Job.model_validate({"prompt": "in", "pattern": "chain", "input": {"steps": list(chain(*steps).chain)}})):
-        with nullcontext() if problem is None else pytest.raises(InvalidPatternInput, match=problem):
+        with nullcontext() if problem is None else pytest.raises(InvalidInput, match=problem):
             BUILT_IN.read(job)
 
 
@@ -304,7 +304,7 @@ def test_a_callers_tools_are_handed_on_or_refused(name: str) -> None:
     if name in ("single", "auto"):
         BUILT_IN.read(job)
         return
-    with pytest.raises(ToolsNotTaken, match=f"pattern {name} takes no tools"):
+    with pytest.raises(InvalidInput, match=f"pattern {name} takes no tools"):
         BUILT_IN.read(job)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import EndTurn, Round
+from services.planner.draft import EndTurn
+from services.planner.round import Round
 from services.planner.state.policy import Policy
 from shared.agents.beliefs import Judgement
 from shared.contracts.base import PriorityClass
@@ -17,13 +18,14 @@ from shared.contracts.blob import BlobRef
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.critique import CheckSet, TenantPolicy
-from shared.contracts.event import POLICIES, VERSIONS, StepAsked
+from shared.contracts.event import StepAsked
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import CancelRequested, StepFailed, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.contracts.verdict import CritiqueVerdict
+from shared.contracts.versions import VERSIONS
 from shared.validators.checks import critique
 from tests.unit.planner.desk import ONE_CALL, Desk, dispatched, kinds, published, sent_after
 
@@ -304,13 +306,13 @@ def test_policies_are_pinned_and_written_in_a_version_that_no_older_planner_read
     tenants = policies({"direction": "answer", "checks": PERSONAL, "action": "redact"})
     desk = Desk(LATE, tenants=tenants)
     round_ = desk.submit(prompt="q")
-    assert [round_.newer.get((group, 0), VERSIONS["job_accepted"]) for group in round_.events] == [POLICIES]
+    assert [round_.newer.get((group, 0), VERSIONS["job_accepted"]) for group in round_.events] == [6]
     tenants.clear()
     [step] = dispatched(desk.take_over())
     [asked] = dispatched(desk.say(StepSucceeded(job=step.job, step=step.id, attempt=1, answer=Answer(text=MAIL), usage=ONE_CALL)))
     assert asked.is_critique
     snapshot = desk.snapshot(desk.job)
-    assert set(snapshot.newer.values()) == {POLICIES}
+    assert set(snapshot.newer.values()) == {6}
 
 
 def test_what_a_turn_said_is_as_the_pattern_saw_it() -> None:
@@ -321,12 +323,12 @@ def test_what_a_turn_said_is_as_the_pattern_saw_it() -> None:
     job = desk.job
     job.awaits_turn = False
     job.run.start()
-    desk.book.emit(round_ := Round(desk.wall, desk.now), job, _asked(job))
+    (round_ := Round.of(desk.book, desk.wall, desk.now)).emit(job, _asked(job))
     [step] = job.steps.values()
     verdict = critique(step.request.texts, step.request.critique.checks)
     job.run.resume(step.id, Answer(verdict=verdict))
     assert job.run.context.seen.prompt == "write to [email]"
-    desk.book.settle(round_, job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="x"), None)
+    round_.settle(job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="x"), None)
     [end] = [effect for effect in round_.after if isinstance(effect, EndTurn)]
     assert end.request.turns[-1].content == "write to [email]"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.round import Round
+from services.planner.draft import Draft
 from services.planner.state.kept_ids import DISTANCE, GROUP_IDS, NAME, KeptIds, packed, unpacked
 from services.planner.state.recent_ids import EndedAt, RecentIds
 from shared.contracts.event import EVENT, IdsRemembered
@@ -24,8 +24,8 @@ class Owner:
 
     def ends(self, *jobs: str | None) -> None:
         """A round: these events, and what they make due."""
-        round_ = Round(WALL + self.now + self.skew, self.now)
-        self.ids.kept.renew(round_, 0, len(self.log), 20_000)
+        round_ = Draft(0, WALL + self.now + self.skew, self.now)
+        self.ids.kept.renew(round_, len(self.log), 20_000)
         first = len(self.log)
         self.log.extend(jobs)
         for index, (_, value) in enumerate(round_.events.get(NAME, ())):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import Publish
 from services.planner.job.open_step import Phase
-from services.planner.round import Publish, Round
+from services.planner.round import Round
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
 from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
+from services.planner.deciding import ending
 from services.planner.job.open_step import Phase
-from services.planner.round import version_of
-from services.planner.state import ending
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
-from shared.contracts.event import EVENT, VERSIONS
+from shared.contracts.event import EVENT
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.contracts.review import REVIEW_BYTES, Deliberation, ReviewDecided, ReviewGiven, ReviewOpened, Verdict
 from shared.contracts.step import StepRequest
+from shared.contracts.versions import VERSIONS, version_of
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern, PatternInput
 from tests.unit.planner import desk as desks
@@ -237,7 +237,7 @@ def test_who_waits_leaves_his_place_and_has_it_again() -> None:
     count = desk.book.live_count
     assert (count.jobs, count.waiting) == (1, 1)
     for job in list(desk.book.jobs):
-        ending.cancel(desk.book, desk.round(lambda _: None), desk.book.jobs[job], "enough")
+        ending.cancel(desk.round(lambda _: None), desk.book.jobs[job], "enough")
     assert (count.jobs, count.waiting, set(count.of_class.values()), count.of_tenant) == (0, 0, {0}, {})
 
 

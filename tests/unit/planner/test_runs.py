@@ -14,7 +14,7 @@ DUE = 1_700_000_000.0
 
 
 def fire(desk: Desk, due_at: float = DUE) -> Round:
-    return desk.round(lambda round_: begin(desk.book, round_, NIGHTLY, due_at))
+    return desk.round(lambda round_: begin(round_, NIGHTLY, due_at))
 
 
 def test_a_run_and_its_job_are_one_batch() -> None:
@@ -33,7 +33,7 @@ def test_until_a_run_is_acknowledged_the_one_before_holds_the_watermark() -> Non
     desk = Desk()
     fire(desk)
     desk.forget_jobs()
-    begin(desk.book, Round(desk.wall, desk.now), NIGHTLY, DUE + 60)
+    begin(Round.of(desk.book, desk.wall, desk.now), NIGHTLY, DUE + 60)
     assert watermark(desk.book, {}, 99)[0] == 1
 
 
@@ -56,8 +56,8 @@ def test_two_runs_in_one_round() -> None:
     desk = Desk()
 
     def both(round_: Round) -> None:
-        begin(desk.book, round_, NIGHTLY, DUE)
-        begin(desk.book, round_, NIGHTLY, DUE + 60)
+        begin(round_, NIGHTLY, DUE)
+        begin(round_, NIGHTLY, DUE + 60)
 
     desk.round(both)
     assert desk.book.runs.last("nightly") == DUE + 60

@@ -5,10 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.planner.deciding import admission
+from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
-from services.planner.state import admission
 from services.planner.state.watermark import watermark
 from shared.contracts import headers
 from shared.contracts.base import RECORD_BYTES
@@ -28,7 +29,7 @@ def chained(desk: Desk, answers: list[str], steps: int = 12) -> LiveJob:
     return job
 
 
-def records(round_: Round) -> list[Message]:
+def records(round_: Draft) -> list[Message]:
     """The round's events as a home writes them."""
     return [
         Message("job-events", value, job.encode(), 0, headers.envelope(kind))
@@ -48,7 +49,7 @@ def test_a_job_that_holds_the_watermark_is_written_again() -> None:
     first, second = chained(desk, ["a"]), chained(desk, ["a"])
     ended = chained(desk, ["a"], steps=1)
     assert ended.settled is not None
-    admission.accept(desk.book, Round(desk.wall, desk.now), job_input({"prompt": "q"}, 99))
+    admission.accept(Round.of(desk.book, desk.wall, desk.now), job_input({"prompt": "q"}, 99))
     behind = len(desk.history) - desk.begins(second.id)
     assert desk.renew(len(desk.history)).empty
     assert list(desk.renew(behind).events) == [first.id]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import AskPosition
 from services.planner.job.open_step import Phase
-from services.planner.round import AskPosition, Round
+from services.planner.round import Round
 from services.planner.state.policy import Policy
 from shared.contracts.event import AttemptFailed, StepAnswered, StepRetried
 from shared.contracts.failure import FailureKind

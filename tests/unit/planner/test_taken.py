@@ -37,8 +37,8 @@ class Stage:
 
     def round(self, expected: int, *, acknowledged: bool = True) -> list[TakenAhead]:
         """One upkeep with this next own offset; what it appends lies there."""
-        round_ = Round(1_700_000_000.0, 0.0)
-        upkeep(self.book, round_, expected, 100)
+        round_ = Round.of(self.book, 1_700_000_000.0, 0.0)
+        upkeep(round_, expected, 100)
         events = [EVENT.validate_json(value) for found in round_.events.values() for _, value in found]
         if acknowledged:
             for told in round_.lies.values():

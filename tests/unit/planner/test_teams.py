@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import Round, version_of
+from services.planner.round import Round
 from services.planner.state.policy import Policy
 from shared.agents.built_in import AGENTS
 from shared.contracts.agents import Agent, Declared, Team, Tool
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.event import EVENT, TEAMS, TOOLS, VERSIONS, JobAccepted
+from shared.contracts.event import EVENT, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
+from shared.contracts.versions import VERSIONS, version_of
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern, PatternInput
 from tests.unit.planner import desk as desks
@@ -79,12 +80,12 @@ def test_a_job_goes_on_with_what_it_was_accepted_with(desk: Desk) -> None:
 
 def test_who_would_not_see_the_team_leaves_it_alone(desk: Desk) -> None:
     """Its acceptance and its snapshot are of a newer version; those of other jobs are not. Where there are tools, of one newer still."""
-    assert versions(desk.submit(**JOB)) == [TEAMS]
-    assert versions(desk.snapshot(desk.job)) == [TEAMS]
+    assert versions(desk.submit(**JOB)) == [4]
+    assert versions(desk.snapshot(desk.job)) == [4]
     declare(desk, Tool(), "tool", "clock")
     declare(desk, Agent(system="A", tools=("clock",)))
-    assert versions(desk.submit(**JOB)) == [TOOLS]
-    assert versions(desk.snapshot(desk.job)) == [TOOLS]
+    assert versions(desk.submit(**JOB)) == [5]
+    assert versions(desk.snapshot(desk.job)) == [5]
     assert versions(desk.submit(prompt='{"type":"job_accepted","team":{}}', metadata={"team": "x"})) == [2]
     assert versions(desk.snapshot(desk.job)) == [2]
 

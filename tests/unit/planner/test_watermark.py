@@ -7,9 +7,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.planner.deciding import admission, attempts
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
-from services.planner.state import admission, attempts
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
 from services.planner.state.watermark import passable, watermark
@@ -70,9 +70,9 @@ def test_it_stays_before_a_job_whose_record_is_not_committed() -> None:
 def test_what_is_not_acknowledged_does_not_hold_it() -> None:
     """It will lie behind every acknowledged event."""
     desk = Desk()
-    round_ = Round(desk.wall, desk.now)
-    admission.accept(desk.book, round_, job_input({"prompt": "q"}))
-    attempts.on_outcome(desk.book, round_, CancelRequested(job="other"))
+    round_ = Round.of(desk.book, desk.wall, desk.now)
+    admission.accept(round_, job_input({"prompt": "q"}))
+    attempts.on_outcome(round_, CancelRequested(job="other"))
     assert watermark(desk.book, {}, 7) == (7, [])
     assert desk.book.kept_jobs.offset(desk.job.id) is None
 
@@ -81,8 +81,8 @@ def test_a_cancel_holds_it_until_its_job_is_in_history() -> None:
     """If the append is lost, the job's record is read again, and must meet its cancel."""
     desk = Desk()
     desk.say(CancelRequested(job="mine"))
-    round_ = Round(desk.wall, desk.now)
-    admission.accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
+    round_ = Round.of(desk.book, desk.wall, desk.now)
+    admission.accept(round_, job_input({"prompt": "q"}, 0, "mine"))
     assert watermark(desk.book, {}, 9) == (1, [])
     desk.acknowledge(round_)
     assert watermark(desk.book, {}, 9) == (desk.begins("mine"), [])
@@ -103,9 +103,9 @@ def test_a_cancel_that_came_first_does_not_hide_its_job() -> None:
     desk = Desk()
 
     def fold(round_: Round) -> None:
-        attempts.on_outcome(desk.book, round_, CancelRequested(job="X"))
-        admission.accept(desk.book, round_, job_input({"prompt": "a"}, 0, "A"))
-        admission.accept(desk.book, round_, job_input({"prompt": "x"}, 1, "X"))
+        attempts.on_outcome(round_, CancelRequested(job="X"))
+        admission.accept(round_, job_input({"prompt": "a"}, 0, "A"))
+        admission.accept(round_, job_input({"prompt": "x"}, 1, "X"))
 
     desk.round(fold)
     live, hidden = desk.book.jobs["A"], desk.book.jobs["X"]
@@ -125,8 +125,8 @@ def test_it_never_passes_what_recovery_needs(
     book.epoch = 0
     needed, needless = [], []
     for number, (first, settled, published, source) in enumerate(drawn):
-        round_ = Round(1_700_000_000.0, 0.0)
-        admission.accept(book, round_, job_input({"prompt": "q"}, source, f"x{number}"))
+        round_ = Round.of(book, 1_700_000_000.0, 0.0)
+        admission.accept(round_, job_input({"prompt": "q"}, source, f"x{number}"))
         job = book.jobs[f"x{number}"]
         book.begins_at(job.id, 0.0, first)
         if settled:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from services.planner.draft import Dispatch, Stop
 from services.planner.job.open_step import Phase
-from services.planner.round import Dispatch, Round, Stop
+from services.planner.round import Round
 from shared.contracts.control import StopStep
 from shared.contracts.event import AttemptFailed
 from shared.contracts.failure import FailureKind

@@ -18,9 +18,9 @@ from services.worker.settings import WorkerSettings
 from shared.agents.beliefs import Beliefs
 from shared.agents.table import Declarations
 from shared.scheduling.lengths import AnswerLengths, PromptLengths
-from shared.service import main
 from shared.service.configuration import problems
 from shared.service.lifecycle import EXIT_SETTINGS
+from shared.service.process import run_process
 from shared.settings import ClusterSettings
 
 KINDS = {
@@ -81,7 +81,7 @@ def test_a_wrong_setting_is_told_in_a_sentence(name: str, value: str, monkeypatc
 def test_the_process_ends_with_78(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is started that would fail at its first record."""
     monkeypatch.setenv("TUTTI_INSTANCE", "a/b")
-    assert main([("worker", build)]) == EXIT_SETTINGS
+    assert run_process([("worker", build)]) == EXIT_SETTINGS
     assert capsys.readouterr().err.startswith("tutti worker: wrong settings: TUTTI_INSTANCE: ")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from services.planner.state.hedging import SLOW
+from services.planner.deciding.hedging import SLOW
 from shared.contracts.base import PriorityClass
 from shared.contracts.control import StopClaims, StopStep
 from shared.contracts.event import (

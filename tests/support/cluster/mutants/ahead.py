@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import Draft
 from services.planner.history.takeover import TakeOver
-from services.planner.round import Round
 from services.planner.state.taken import Offsets, TakenRecords, unpacked
 from shared.contracts.taken import TakenAhead
 from tests.support.cluster.faults import FaultMix
@@ -20,8 +20,8 @@ Patching = pytest.MonkeyPatch
 def _bitmap_counts_before_its_acknowledgement(patching: Patching) -> None:
     original = TakenRecords.add
 
-    def add(self: TakenRecords, round_: Round, event: TakenAhead, group: str | None = None) -> None:
-        original(self, round_, event, group)
+    def add(self: TakenRecords, draft: Draft, event: TakenAhead, group: str | None = None) -> None:
+        original(self, draft, event, group)
         self._covered[event.topic] = Offsets(event.base, unpacked(event.bits))
 
     patching.setattr(TakenRecords, "add", add)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
+from services.planner.deciding import attempts
 from services.planner.round import Round
-from services.planner.state import attempts
-from services.planner.state.book import Book
 from services.planner.state.incarnations import Incarnations
 from services.worker.boots import EarlierBoots
 from shared.contracts.outcome import StepClaimed
@@ -31,14 +30,14 @@ def _nobody_waits(patching: Patching) -> None:
 def refusal_disarms(patching: Patching) -> None:
     original = attempts._ON[StepClaimed]
 
-    def on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
-        original(book, round_, outcome)
-        found = book.find(outcome.job, outcome.step)
-        if found is not None and book.incarnations.superseded(outcome.node, outcome.claim, round_.now):
+    def on_claimed(round_: Round, outcome: StepClaimed) -> None:
+        original(round_, outcome)
+        found = round_.book.find(outcome.job, outcome.step)
+        if found is not None and round_.book.incarnations.superseded(outcome.node, outcome.claim, round_.now):
             job, step = found
             if step.claim is None and step.attempt == outcome.attempt:
                 step.routed, step.due_at = ("nobody", 0), inf
-                book.arm(job)
+                round_.book.arm(job)
 
     patching.setitem(attempts._ON, StepClaimed, on_claimed)
 

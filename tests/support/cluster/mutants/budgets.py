@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, plus
 from services.planner.budgets.shares import Shares
-from services.planner.round import Round, Tell
+from services.planner.draft import Tell
+from services.planner.kept import Kept
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.shard.home import Home
 from services.planner.state.funds import Funds
-from shared.contracts.budget import ALWAYS, BudgetGranted
+from shared.contracts.budget import ALWAYS, BudgetGranted, TenantAccount
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.kept import holding_nothing
 from tests.support.cluster.mutants.mixes import CALM, UNKNOWN
@@ -28,7 +29,8 @@ TAKEN_OVER = FaultMix(stop=0.6, only=("planner",), jobs=40, seconds=12.0)
 
 
 def _grants_forgotten(patching: Patching) -> None:
-    patching.setattr(Accounts, "restore", lambda *_: None)
+    original = Kept.restore
+    patching.setattr(Kept, "restore", lambda self, event, *at: isinstance(event, TenantAccount) or original(self, event, *at))
 
 
 def _grant_counted_twice(patching: Patching) -> None:
@@ -60,10 +62,10 @@ def _use_not_recorded(patching: Patching) -> None:
     original = Shares.release
 
     def release(self: Shares, purse: Any, reserved: Any, used: Any) -> None:
-        known = (purse.tenant, purse.day) in self._changed
+        known = (purse.tenant, purse.day) in self.kept.changed
         original(self, purse, reserved, used)
         if not known:
-            self._changed.pop((purse.tenant, purse.day), None)
+            self.kept.changed.pop((purse.tenant, purse.day), None)
 
     patching.setattr(Shares, "release", release)
 

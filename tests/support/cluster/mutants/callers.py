@@ -11,9 +11,9 @@ from services.ingress.replies.assembly import StreamAssembly
 from services.ingress.replies.ends import Ends
 from services.ingress.replies.waiters import Waiters
 from services.ingress.status.events_reader import EventsReader
+from services.planner.deciding import admission
+from services.planner.round import Round
 from services.planner.shard.effects import Effects
-from services.planner.state import admission
-from services.planner.state.book import Book
 from shared.epochs import EpochFilter
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws.callers import LAW
@@ -76,13 +76,13 @@ def _an_end_is_swallowed(patching: Patching) -> None:
 
 def finals_are_not_waited_for(patching: Patching) -> None:
     def accept(self: Effects, round_: Any, one: Any, given: Any = None, refused: Any = None) -> Any:
-        return admission.accept(self._book, round_, given or one.given, one.ended, refused=refused)
+        return admission.accept(round_, given or one.given, one.ended, refused=refused)
 
     patching.setattr(Effects, "_accept", accept)
 
 
 def joins_append_nothing(patching: Patching) -> None:
-    patching.setattr(Book, "join", lambda *_: None)
+    patching.setattr(Round, "join", lambda *_: None)
 
 
 def _an_end_drops_what_is_under_way(patching: Patching) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from services.critic.checking import Checking
+from services.planner.deciding import driving
 from services.planner.history.recovery import Replay
-from services.planner.state import driving
 from services.worker import runner
 from shared.contracts.job import Job
 from shared.patterns import policies, run
@@ -24,8 +24,8 @@ KINDS = {"policed": 1.0}
 def _gives_up_at_the_first_look(patching: Patching) -> None:
     original = driving._sent
 
-    def sent(book: Any, round_: Any, job: Any, step: Any, given: Any) -> Any:
-        original(book, round_, job, step, given)
+    def sent(round_: Any, job: Any, step: Any, given: Any) -> Any:
+        original(round_, job, step, given)
         step.patience_until = min(step.patience_until, step.due_at)
         return given
 
@@ -56,8 +56,8 @@ def _committed_before_it_is_answered(patching: Patching) -> None:
     patching.setattr(Checking, "_tell", tell)
     original = driving._sent
 
-    def sent(book: Any, round_: Any, job: Any, step: Any, given: Any) -> Any:
-        original(book, round_, job, step, given)
+    def sent(round_: Any, job: Any, step: Any, given: Any) -> Any:
+        original(round_, job, step, given)
         if given.step.is_critique:
             step.due_at = float("inf")
         return given

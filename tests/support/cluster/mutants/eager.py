@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from services.planner.deciding import driving
 from services.planner.sending import eager
 from services.planner.sending.eager import Eager
 from services.planner.shard.effects import Effects
-from services.planner.state import driving
 from services.planner.state.unclaimed import Unclaimed
 from services.worker import announcer
 from services.worker.credits import EagerGate, share

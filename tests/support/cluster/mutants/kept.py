@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.kept import Kind, Place
 from services.planner.round import Round
 from services.planner.state import snapshots
-from services.planner.state.book import Book
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import SMALL
 
@@ -33,8 +33,8 @@ def holding_nothing(patching: Patching, what: str) -> None:
 def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
     original = snapshots.write
 
-    def write(kept: Kind[str, LiveJob], round_: Round, job: LiveJob, epoch: int, name: str) -> None:
-        original(kept, round_, job, epoch, name)
+    def write(kept: Kind[str, LiveJob], draft: Draft, job: LiveJob, name: str) -> None:
+        original(kept, draft, job, name)
         kept.places[job.id] = FAR
 
     patching.setattr(snapshots, "write", write)
@@ -43,8 +43,8 @@ def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
 def _told_again_counts_before_its_acknowledgement(patching: Patching) -> None:
     original = Kind.tell
 
-    def tell(self: Kind[Any, Any], round_: Round, group: str, event: Any, name: Any, **more: Any) -> None:
-        original(self, round_, group, event, name, **more)
+    def tell(self: Kind[Any, Any], draft: Draft, group: str, event: Any, name: Any, **more: Any) -> None:
+        original(self, draft, group, event, name, **more)
         if name in self.places:
             self.places[name] = FAR
 
@@ -52,13 +52,13 @@ def _told_again_counts_before_its_acknowledgement(patching: Patching) -> None:
 
 
 def _cancel_let_go_before_its_job_is_acknowledged(patching: Patching) -> None:
-    original = Book.enter
+    original = Round.enter
 
-    def enter(self: Book, event: Any, round_: Round) -> LiveJob:
-        self.cancels._guesses.places.pop(event.job, None)
-        return original(self, event, round_)
+    def enter(self: Round, event: Any) -> LiveJob:
+        self.book.cancels._guesses.places.pop(event.job, None)
+        return original(self, event)
 
-    patching.setattr(Book, "enter", enter)
+    patching.setattr(Round, "enter", enter)
 
 
 SLOW: dict[str, Any] = {"ack_seconds": 0.4, "send_seconds": 0.4}

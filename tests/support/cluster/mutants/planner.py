@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from services.planner import kept
+from services.planner.deciding import attempts, driving
+from services.planner.deciding.admission import JobInput
 from services.planner.handlers import JobReader
 from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
@@ -18,9 +20,7 @@ from services.planner.round import Round
 from services.planner.shard import effects
 from services.planner.shard.effects import Effects
 from services.planner.shard.home import Home
-from services.planner.state import attempts, dates, driving, kept_ids
-from services.planner.state.admission import JobInput
-from services.planner.state.book import Book
+from services.planner.state import dates, kept_ids
 from services.planner.state.kept_ids import KeptIds
 from services.planner.state.recent_ids import RecentIds
 from shared import derived
@@ -44,10 +44,10 @@ def step_id_without_input(patching: Patching) -> None:
 def _timers_without_fence(patching: Patching) -> None:
     def fire(self: Home, round_: Round) -> None:
         for job in self._book.timers.pop_due(round_.now):
-            attempts.on_due(self._book, round_, job)
+            attempts.on_due(round_, job)
 
     def fold(self: Home) -> Round:
-        round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        round_ = Round.of(self._book, self._wiring.clock.wall(), self._wiring.clock.monotonic())
         fire(self, round_)
         original_fire, Home._fire_timers = Home._fire_timers, lambda *_: None  # type: ignore[method-assign]
         try:
@@ -103,9 +103,9 @@ def _defaults_by_the_clock_at_take_over(patching: Patching) -> None:
 def _claim_timeout_from_planning(patching: Patching) -> None:
     original = driving._sent
 
-    def sent(self: Book, round_: Round, job: Any, step: Any, dispatch: Any) -> Any:
-        made = original(self, round_, job, step, dispatch)
-        step.due_at = round_.now + self.policy.claim_timeout_seconds
+    def sent(round_: Round, job: Any, step: Any, dispatch: Any) -> Any:
+        made = original(round_, job, step, dispatch)
+        step.due_at = round_.now + round_.book.policy.claim_timeout_seconds
         step.routed = ("nobody", 0)  # what is not routed has no timeout: it is only sent again
         return made
 
@@ -131,8 +131,8 @@ def _lost_stops_stay_lost(patching: Patching) -> None:
     """Workers of before: a renewed claim that nobody knows cannot be answered."""
     original = attempts._ON[ClaimsRenewed]
 
-    def on_renewed(book: Book, round_: Round, outcome: ClaimsRenewed) -> None:
-        original(book, round_, outcome.model_copy(update={"mailbox": None}))
+    def on_renewed(round_: Round, outcome: ClaimsRenewed) -> None:
+        original(round_, outcome.model_copy(update={"mailbox": None}))
 
     patching.setitem(attempts._ON, ClaimsRenewed, on_renewed)
 
@@ -143,7 +143,7 @@ def _any_claim_stands(patching: Patching) -> None:
 
 
 def _nothing_is_stopped(patching: Patching) -> None:
-    patching.setattr(Book, "stop", lambda *_: None)
+    patching.setattr(Round, "stop", lambda *_: None)
 
 
 def _stops_die_with_the_planner(patching: Patching) -> None:
@@ -165,7 +165,7 @@ def _stops_of_refused_claims_not_awaited(patching: Patching) -> None:
     _lost_stops_stay_lost(patching)
 
     def on_outcome(self: Effects, round_: Round, record: Any, outcome: Any) -> None:
-        attempts.on_outcome(self._book, round_, outcome)
+        attempts.on_outcome(round_, outcome)
 
     patching.setattr(Effects, "on_outcome", on_outcome)
 
@@ -182,9 +182,9 @@ def _retried_beyond_the_limit_of_calls(patching: Patching) -> None:
 def _attempts_do_not_rise(patching: Patching) -> None:
     original = driving.retry
 
-    def retry(self: Book, round_: Round, job: Any, step: Any) -> None:
+    def retry(round_: Round, job: Any, step: Any) -> None:
         step.attempt -= 1
-        original(self, round_, job, step)
+        original(round_, job, step)
 
     patching.setattr(driving, "retry", retry)
 
@@ -229,8 +229,8 @@ def _forwarded_before_it_is_acknowledged(kind: type[Any]) -> Callable[[Patching]
 def _sent_with_an_instant(patching: Patching) -> None:
     original = driving._sent
 
-    def sent(self: Book, round_: Round, job: Any, step: Any, dispatch: Any) -> Any:
-        made = original(self, round_, job, step, dispatch)
+    def sent(round_: Round, job: Any, step: Any, dispatch: Any) -> Any:
+        made = original(round_, job, step, dispatch)
         if made.step.seconds_left is None:
             return made
         instant = made.step.model_copy(update={"deadline_at": round_.wall + made.step.seconds_left, "seconds_left": None})

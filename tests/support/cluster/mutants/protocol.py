@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from services.planner.draft import Publish
 from services.planner.history import recovery
 from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.history.takeover import TakeOver
-from services.planner.round import Publish, Round
+from services.planner.round import Round
 from services.planner.sending.messages import of_effect
 from services.planner.sending.writer import EventWriter
 from services.planner.shard.home import Home

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from services.planner.budgets.rules import day_of
 from services.planner.budgets.shares import Wants
+from services.planner.deciding import driving
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Round
-from services.planner.state import driving
-from services.planner.state.book import Book
 from services.planner.state.funds import TIMER, need_of
 from shared.contracts.event import StepFunded
 from shared.processing.tries import Chore
@@ -18,25 +17,27 @@ _PACE_SECONDS = 0.05
 """A tenant's timer fires no sooner than this after a round that looked at it."""
 
 
-def fund(book: Book, round_: Round) -> None:
+def fund(round_: Round) -> None:
     """At the end of a round's decisions: let those begin that can, ask for what is lacking, record what changed."""
+    book = round_.book
     touched: dict[str, None] = {}
     while book.funds.shares.attention:
         tenant = next(iter(book.funds.shares.attention))
         del book.funds.shares.attention[tenant]
         touched[tenant] = None
         if book.tries.may(Chore(_CHORE, tenant)):
-            _serve(book, round_, tenant)
+            _serve(round_, tenant)
     for tenant in touched:
         if book.tries.may(Chore(_CHORE, tenant)):
             book.funds.shares.ask(round_, tenant)
             book.timers.set(TIMER + tenant, max(book.funds.shares.due_at(tenant), round_.now + _PACE_SECONDS))
     for ledger in (book.funds.accounts, book.funds.shares):
-        ledger.flush(round_, book.epoch, lambda tenant: book.tries.may(Chore(_CHORE, tenant)))
+        ledger.kept.flush(round_, lambda key: book.tries.may(Chore(_CHORE, key[0])))
 
 
-def _serve(book: Book, round_: Round, tenant: str) -> None:
+def _serve(round_: Round, tenant: str) -> None:
     """In order of arrival; who needs less may begin before who needs more: each waits at most its time."""
+    book = round_.book
     lacks: list[Wants] = []
     for job_id, step_id in list(book.funds.waiting.get(tenant, ())):
         found = book.find(job_id, step_id)
@@ -49,20 +50,20 @@ def _serve(book: Book, round_: Round, tenant: str) -> None:
         if funding.lacks is not None:
             lacks.append(funding.lacks)
         elif funding.failure is not None:
-            driving.fail_attempt(book, round_, job, step, funding.failure, wait=None)
-            driving.drive(book, round_, job)
+            driving.fail_attempt(round_, job, step, funding.failure, wait=None)
+            driving.drive(round_, job)
         else:
-            _begin(book, round_, job, step, day_of(round_.wall) if funding.day is None else funding.day)
+            _begin(round_, job, step, day_of(round_.wall) if funding.day is None else funding.day)
     book.tries.at = Chore(_CHORE, tenant)
     if not book.funds.waiting.get(tenant):
         book.funds.waiting.pop(tenant, None)
     book.funds.shares.wanted(tenant, lacks)
 
 
-def _begin(book: Book, round_: Round, job: LiveJob, step: OpenStep, day: int) -> None:
+def _begin(round_: Round, job: LiveJob, step: OpenStep, day: int) -> None:
     """Out it goes, once that it may is acknowledged: the attempt itself may have begun in this very round."""
-    book.funds.waiting[job.accepted.request.tenant].pop((job.id, step.id), None)
-    event = StepFunded(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, charged_day=day)
-    book.emit(round_, job, event)
-    round_.after.append(driving.dispatch(book, round_, job, step))
-    book.arm(job)
+    round_.book.funds.waiting[job.accepted.request.tenant].pop((job.id, step.id), None)
+    event = StepFunded(epoch=round_.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, charged_day=day)
+    round_.emit(job, event)
+    round_.after.append(driving.dispatch(round_, job, step))
+    round_.book.arm(job)

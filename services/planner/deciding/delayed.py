@@ -5,8 +5,8 @@ Nothing is promised about the order in which they come back. That a job is delay
 
 from __future__ import annotations
 
+from services.planner.deciding.admission import JobInput
 from services.planner.round import Round
-from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from shared.contracts import headers, ids
 from shared.contracts.bounds import too_far
@@ -37,7 +37,7 @@ def _due_at(job: Job) -> float | None:
     return job.not_before if job.not_before is None or job.deadline_at is None else min(job.not_before, job.deadline_at)
 
 
-def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics: Topics) -> Message:
+def postpone(round_: Round, given: JobInput, record: Record, topics: Topics) -> Message:
     """The job on its way to `delays.*`, with its id and back to this home."""
     due_at = _due_at(given.job)
     assert due_at is not None, "only a job that must wait is postponed"
@@ -53,7 +53,7 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
         digest=headers.Envelope(record.headers).request_digest() or digest_of(job.to_bytes()),
         callback=given.job.callback,
     )
-    round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
+    round_.add(given.id, JobDelayed(epoch=round_.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
-    again = Message(record.topic, job.record(), public.encode(), book.home, (*headers.read_ones(record.headers), *made), job.tenant)
+    again = Message(record.topic, job.record(), public.encode(), round_.book.home, (*headers.read_ones(record.headers), *made), job.tenant)
     return build_delayed(topics, again, due_at, round_.wall)

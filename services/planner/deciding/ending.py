@@ -10,11 +10,11 @@ and waits anew.
 
 from __future__ import annotations
 
+from services.planner.deciding import waits
+from services.planner.draft import Stop, StopAnywhere
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Phase
-from services.planner.round import Round, Stop, StopAnywhere
-from services.planner.state import waits
-from services.planner.state.book import Book
+from services.planner.round import Round
 from shared.contracts.chat import FinishReason
 from shared.contracts.control import StopStep
 from shared.contracts.event import CancelRecorded, JobStopped
@@ -34,63 +34,63 @@ def deadline(job: LiveJob) -> Failure:
     return Failure(kind=FailureKind.DEADLINE, message="the deadline passed" + waited, missing=missing[:_MOST_MISSING])
 
 
-def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
+def cancel(round_: Round, job: LiveJob, reason: str) -> None:
     """Somebody wants this live job to end."""
-    begin(book, round_, job, Failure(kind=FailureKind.CANCELLED, message=reason[:_REASON_CHARACTERS]))
+    begin(round_, job, Failure(kind=FailureKind.CANCELLED, message=reason[:_REASON_CHARACTERS]))
 
 
-def begin(book: Book, round_: Round, job: LiveJob, why: Failure) -> None:
+def begin(round_: Round, job: LiveJob, why: Failure) -> None:
     """The live job is to end with this failure: at once when nothing is known to run."""
     if why.kind is not FailureKind.DEADLINE:
         _stop_unrouted(round_, job, why.message)
     if not _runs(job):
-        finish(book, round_, job, why)
+        finish(round_, job, why)
         return
     if why.kind is FailureKind.CANCELLED:
-        book.emit(round_, job, CancelRecorded(epoch=book.epoch, job=job.id, at=round_.wall, reason=why.message))
+        round_.emit(job, CancelRecorded(epoch=round_.epoch, job=job.id, at=round_.wall, reason=why.message))
     else:
-        book.emit(round_, job, JobStopped(epoch=book.epoch, job=job.id, at=round_.wall, failure=why))
-    wait(book, round_, job)
+        round_.emit(job, JobStopped(epoch=round_.epoch, job=job.id, at=round_.wall, failure=why))
+    wait(round_, job)
 
 
-def wait(book: Book, round_: Round, job: LiveJob) -> None:
+def wait(round_: Round, job: LiveJob) -> None:
     """Stop what may run, and wait for those that are known to; the end comes at once when there is none. One that only waited goes on."""
-    waits.rest(book, round_, job)
-    book.stop_abandoned(round_, job)
-    job.ends_due = min(round_.now, job.deadline_due) + book.policy.cancel_seconds
-    book.arm(job)
-    _finish_if_idle(book, round_, job)
+    waits.rest(round_, job)
+    round_.stop_abandoned(job)
+    job.ends_due = min(round_.now, job.deadline_due) + round_.book.policy.cancel_seconds
+    round_.book.arm(job)
+    _finish_if_idle(round_, job)
 
 
-def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> None:
+def on_outcome(round_: Round, job: LiveJob, outcome: Outcome) -> None:
     """An outcome of a job that is to end: counted, never used; the last that is awaited ends the job."""
     if isinstance(outcome, StepClaimed):
         step = job.abandoned.get(outcome.step)
         if step is None or not step.stands(outcome.attempt, outcome.claim):
             assert job.ending is not None
-            round_.after.append(_stop(outcome, job.ending.message))
+            round_.after.append(stop_of(outcome, job.ending.message))
     elif isinstance(outcome, StepSucceeded | StepFailed | StepReleased):
-        book.waste(round_, job, outcome)
-        _finish_if_idle(book, round_, job)
+        round_.waste(job, outcome)
+        _finish_if_idle(round_, job)
 
 
-def finish(book: Book, round_: Round, job: LiveJob, why: Failure) -> None:
+def finish(round_: Round, job: LiveJob, why: Failure) -> None:
     """The end. Where a limit is the cause, the best answer so far is the result."""
     best = job.run.context.best_answer
     if why.kind is FailureKind.LIMIT and best is not None:
-        book.settle(round_, job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
+        round_.settle(job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
     else:
-        book.settle(round_, job, _STATUS.get(why.kind, Status.FAILED), why, None)
+        round_.settle(job, _STATUS.get(why.kind, Status.FAILED), why, None)
 
 
 _STATUS = {FailureKind.CANCELLED: Status.CANCELLED, FailureKind.DEADLINE: Status.EXPIRED}
 """A step's deadline is the job's."""
 
 
-def _finish_if_idle(book: Book, round_: Round, job: LiveJob) -> None:
+def _finish_if_idle(round_: Round, job: LiveJob) -> None:
     if not job.abandoned:
         assert job.ending is not None
-        finish(book, round_, job, job.ending)
+        finish(round_, job, job.ending)
 
 
 def _runs(job: LiveJob) -> bool:
@@ -104,7 +104,8 @@ def _stop_unrouted(round_: Round, job: LiveJob, reason: str) -> None:
             round_.after.append(StopAnywhere(StopStep(job=job.id, step=step.id, attempt=step.attempt, reason=reason)))
 
 
-def _stop(claimed: StepClaimed, reason: str) -> Stop:
+def stop_of(claimed: StepClaimed, reason: str) -> Stop:
+    """That this claim of an attempt does not stand."""
     control = StopStep(
         node=claimed.node, job=claimed.job, step=claimed.step, attempt=claimed.attempt, claim=claimed.claim, reason=reason
     )  # fmt: skip

@@ -9,10 +9,10 @@ The attempt of a step as it travels. Pure.
 
 from __future__ import annotations
 
+from services.planner.draft import AskPosition, Draft
 from services.planner.job.limits import STEP_BYTES
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
 from shared.agents.cards import prices_of
 from shared.contracts.agents import NOBODY
@@ -62,7 +62,7 @@ def step_of(
     )
 
 
-def ask_position(round_: Round, job: LiveJob, step: OpenStep, home: int, policy: Policy) -> bool:
+def ask_position(draft: Draft, job: LiveJob, step: OpenStep, home: int, policy: Policy) -> bool:
     """Ask the reader of this failed attempt's stream, and let the next one wait for him; False when there is nobody to ask.
 
     `step.due_at` is the end of the backoff before, and the end of the wait after.
@@ -71,9 +71,9 @@ def ask_position(round_: Round, job: LiveJob, step: OpenStep, home: int, policy:
     if step.request is None or not step.request.stream or reply is None or not reply.multiplex:
         return False
     broken = StreamBroken(job=job.id, step=step.id, attempt=step.attempt, home=home, correlation=reply.correlation)
-    round_.after.append(AskPosition(reply, broken, job.accepted.request.tenant))
+    draft.after.append(AskPosition(reply, broken, job.accepted.request.tenant))
     step.shown, step.backoff_until = None, step.due_at
-    step.due_at = max(step.due_at, round_.now + policy.stream_position_seconds)
+    step.due_at = max(step.due_at, draft.now + policy.stream_position_seconds)
     return True
 
 

@@ -11,7 +11,6 @@ from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
 from services.planner.round import Round
 from services.planner.state import dates
-from services.planner.state.book import Book
 from shared.contracts.event import TimerFired, TimerSet
 from shared.contracts.ids import digest_of
 from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewGiven, ReviewOpened
@@ -21,12 +20,12 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 
-def begin(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
+def begin(round_: Round, job: LiveJob, want: Wanted) -> None:
     """The pattern sleeps, or asks people."""
-    common = {"epoch": book.epoch, "job": job.id, "at": round_.wall, "step": want.step, "path": want.path}
+    common = {"epoch": round_.epoch, "job": job.id, "at": round_.wall, "step": want.step, "path": want.path}
     age = max(0.0, round_.now - job.accepted_due)
     if want.review is None:
-        book.emit(round_, job, TimerSet(**common, due_at=round_.wall + want.seconds, due_after=age + want.seconds))
+        round_.emit(job, TimerSet(**common, due_at=round_.wall + want.seconds, due_after=age + want.seconds))
         job.steps[want.step].due_at = round_.now + want.seconds
         return
     asked = want.review
@@ -38,7 +37,7 @@ def begin(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         due_at=round_.wall + asked.deadline_seconds,
         opened_after=age,
     )
-    book.emit(round_, job, opened)
+    round_.emit(job, opened)
     rearm(round_, job, job.steps[want.step])
 
 
@@ -52,24 +51,24 @@ def rearm(round_: Round, job: LiveJob, step: OpenStep) -> None:
         step.due_at = round_.now + max(0.0, step.wakes_at - round_.wall)
 
 
-def on_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+def on_due(round_: Round, job: LiveJob, step: OpenStep) -> None:
     """The sleep is over, more people may decide, or the default holds."""
-    common = {"epoch": book.epoch, "job": job.id, "at": round_.wall, "step": step.id}
+    common = {"epoch": round_.epoch, "job": job.id, "at": round_.wall, "step": step.id}
     if step.review is None:
-        book.emit(round_, job, TimerFired(**common, idle_seconds=idle_until(job, round_)))
+        round_.emit(job, TimerFired(**common, idle_seconds=idle_until(job, round_)))
         return
     asked, ends = step.review.opened, step.review.due_after
     if ends < asked.opened_after + asked.deadline_seconds:
-        book.emit(round_, job, ReviewEscalated(**common))
+        round_.emit(job, ReviewEscalated(**common))
         rearm(round_, job, step)
     else:
         log.info("review_expired", job=job.id, step=step.id, verdict=asked.default)
-        book.emit(round_, job, ReviewDecided(**common, verdict=asked.default, idle_seconds=idle_until(job, round_)))
+        round_.emit(job, ReviewDecided(**common, verdict=asked.default, idle_seconds=idle_until(job, round_)))
 
 
-def on_given(book: Book, round_: Round, given: ReviewGiven) -> LiveJob | None:
+def on_given(round_: Round, given: ReviewGiven) -> LiveJob | None:
     """What somebody says becomes a fact, if it counts; returns the job then. Who said it sees by the events what became of it."""
-    found = book.find(given.job, given.step)
+    found = round_.book.find(given.job, given.step)
     review = None if found is None else found[1].review
     refused = "review_unknown" if review is None else review.refusal(given)
     if found is None or review is None or refused is not None:
@@ -77,7 +76,7 @@ def on_given(book: Book, round_: Round, given: ReviewGiven) -> LiveJob | None:
         return None
     job, step = found
     decided = ReviewDecided(
-        epoch=book.epoch,
+        epoch=round_.epoch,
         job=job.id,
         at=round_.wall,
         step=step.id,
@@ -87,7 +86,7 @@ def on_given(book: Book, round_: Round, given: ReviewGiven) -> LiveJob | None:
         over=review.decides(given),
         idle_seconds=idle_until(job, round_),
     )
-    book.emit(round_, job, decided)
+    round_.emit(job, decided)
     return job
 
 
@@ -98,10 +97,10 @@ def idle_until(job: LiveJob, round_: Round) -> float:
     return idle
 
 
-def rest(book: Book, round_: Round, job: LiveJob) -> None:
+def rest(round_: Round, job: LiveJob) -> None:
     """A job that only waits leaves its place, and what is counted by default stands still; when it goes on it has both again, at once."""
     waits = job.only_waits
     if waits != (job.idle_since is not None):
         job.idle_since = round_.now if waits else None
         dates.count(job)
-    book.live_count.rest(job, waits=waits)
+    round_.book.live_count.rest(job, waits=waits)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.planner import counters
+from services.planner.deciding import driving, turns
+from services.planner.draft import CallerAnswer
 from services.planner.job.limits import capped, filled
 from services.planner.job.live import LiveJob
-from services.planner.round import CallerAnswer, Round
-from services.planner.state import driving, turns
+from services.planner.round import Round
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
 from shared.agents.cards import cards_of, tier_of
@@ -56,21 +57,14 @@ class JobInput:
     """The job as JSON, if it came as tutti writes it."""
 
 
-class IdTaken(InvalidInput):
-    """This id is already used with another body."""
-
-    code = "conflict"
-
-
-def accept(
-    book: Book, round_: Round, given: JobInput, before: JobSettled | None = None, *, refused: Failure | None = None
-) -> IdTaken | None:
+def accept(round_: Round, given: JobInput, before: JobSettled | None = None, *, refused: Failure | None = None) -> InvalidInput | None:
     """Take the job in, and begin it; or why it is no job. `before`: how a job with this id ended within the window. `refused`: why it ends
     at once.
     """
+    book = round_.book
     known = book.jobs.get(given.id)
     if known is not None:
-        return _again(book, round_, given, known)
+        return _again(round_, given, known)
     if given.id in book.out and book.out[given.id].source == given.source:
         return None
     ended = book.cancels.ended(given.id)
@@ -79,16 +73,16 @@ def accept(
         return None
     if before is not None:
         return _answer_again(round_, given, before)
-    team, end = _judged(book, round_, given) if refused is None else (NOBODY, (Status.FAILED, refused))
-    job = _admit(book, round_, given, team)
+    team, end = _judged(round_, given) if refused is None else (NOBODY, (Status.FAILED, refused))
+    job = _admit(round_, given, team)
     if end is not None:
-        book.settle(round_, job, *end, None)
+        round_.settle(job, *end, None)
         return None
     if job.awaits_turn:
-        turns.ask(book, round_, job)
+        turns.ask(round_, job)
         return None
     job.run.start()
-    driving.drive(book, round_, job)
+    driving.drive(round_, job)
     return None
 
 
@@ -105,7 +99,8 @@ def refused_result(job: str, tenant: str, failure: Failure, priority_class: Prio
     )
 
 
-def _admit(book: Book, round_: Round, given: JobInput, team: Team) -> LiveJob:
+def _admit(round_: Round, given: JobInput, team: Team) -> LiveJob:
+    book = round_.book
     pattern = book.policy.patterns.current.get(given.job.pattern)
     deadline_at, seconds = given.job.deadline_at, None
     if deadline_at is None:
@@ -114,7 +109,7 @@ def _admit(book: Book, round_: Round, given: JobInput, team: Team) -> LiveJob:
     own = book.funds.tenants.get(given.job.tenant)
     limits = filled(filled(given.job.limits, pattern.limits), book.policy.limits) if pattern else book.policy.limits
     event = JobAccepted.of_valid(
-        epoch=book.epoch,
+        epoch=round_.epoch,
         job=given.id,
         at=round_.wall,
         request=given.job,
@@ -134,15 +129,16 @@ def _admit(book: Book, round_: Round, given: JobInput, team: Team) -> LiveJob:
         team=team,
         policies=_policies(book, given),
     )
-    job = book.enter(event, round_)
-    book.write(round_, job, event, partial(book.begins_at, job.id, event.at), part=given.written)
+    job = round_.enter(event)
+    round_.write(job, event, partial(book.begins_at, job.id, event.at), part=given.written)
     log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
     counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()
     return job
 
 
-def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Status, Failure] | None]:
+def _judged(round_: Round, given: JobInput) -> tuple[Team, tuple[Status, Failure] | None]:
     """What the job uses of the registry as of now; or why, taken in, it ends at once."""
+    book = round_.book
     if book.cancels.guessed(given.id):
         return NOBODY, (Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted"))
     policy = book.policy
@@ -185,18 +181,18 @@ def _late(round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
     return None
 
 
-def _again(book: Book, round_: Round, given: JobInput, known: LiveJob) -> IdTaken | None:
+def _again(round_: Round, given: JobInput, known: LiveJob) -> InvalidInput | None:
     if known.accepted.source == given.source:
         return None
     if known.settled is not None:
         return _answer_again(round_, given, known.settled)
     if known.accepted.digest != given.digest:
         return _conflict(round_, given)
-    book.join(round_, known, given.reply)
+    round_.join(known, given.reply)
     return None
 
 
-def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> IdTaken | None:
+def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> InvalidInput | None:
     if settled.digest != given.digest:
         return _conflict(round_, given)
     if given.reply is not None:
@@ -217,10 +213,14 @@ def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
         round_.after.append(CallerAnswer(given.reply, cancelled(given.id, waits, ended), given.trace))
 
 
-def _conflict(round_: Round, given: JobInput) -> IdTaken | None:
+def _conflict(round_: Round, given: JobInput) -> InvalidInput | None:
     """Another job under an id that is taken: it never runs, and whoever sent it must hear of it. Where an ingress waits it tells him."""
     if given.reply is not None:
         failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
         result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
         round_.after.append(CallerAnswer(given.reply, result, given.trace))
-    return None if given.reply is not None and given.reply.multiplex else IdTaken()
+    return (
+        None
+        if given.reply is not None and given.reply.multiplex
+        else InvalidInput("This id is already used with another body.", code="conflict")
+    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from services.planner import counters
+from services.planner.deciding import ending, hedging, streams, waits
+from services.planner.deciding.streams import step_of
+from services.planner.draft import Begin, Dispatch, Given
 from services.planner.job.limits import calls_of, endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.round import Begin, Dispatch, Given, Round
-from services.planner.state import caching, ending, hedging, streams, waits
+from services.planner.round import Round
+from services.planner.state import caching
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
-from services.planner.state.streams import step_of
 from shared.contracts.base import CLASSES
 from shared.contracts.budget import Amounts
 from shared.contracts.cache import CacheLookup
@@ -29,67 +31,68 @@ from shared.telemetry.tracing import trace_id
 log = logs.get(__name__)
 
 
-def drive(book: Book, round_: Round, job: LiveJob) -> None:
+def drive(round_: Round, job: LiveJob) -> None:
     """Append what the pattern wants and history lacks; settle when the pattern has ended, or work on the job fails."""
     try:
-        waits.rest(book, round_, job)  # what is asked now must know how much time is left
-        _drive(book, round_, job)
-        book.live_count.keep(job, *round_.close(job.id))
-        waits.rest(book, round_, job)
+        waits.rest(round_, job)  # what is asked now must know how much time is left
+        _drive(round_, job)
+        round_.book.live_count.keep(job, *round_.close(job.id))
+        waits.rest(round_, job)
         if job.settled is None and job.ending is None:
-            book.arm(job)
+            round_.book.arm(job)
     except Exception as error:  # of this job, whoever's fault it is: the others of the home go on
         log.failure("job_failed", error, job=job.id)
-        give_up(book, round_, job)
+        give_up(round_, job)
 
 
-def give_up(book: Book, round_: Round, job: LiveJob) -> None:
+def give_up(round_: Round, job: LiveJob) -> None:
     """End a job on which work fails. One that cannot even be ended stays as it is, and the log says so."""
     if job.settled is not None:
         return
     try:
-        book.settle(round_, job, Status.FAILED, job.broken or internal(), None)
+        round_.settle(job, Status.FAILED, job.broken or internal(), None)
     except Exception as error:
         log.failure("job_cannot_be_ended", error, job=job.id)
 
 
-def _drive(book: Book, round_: Round, job: LiveJob) -> None:
+def _drive(round_: Round, job: LiveJob) -> None:
     while job.settled is None and (wanted := job.run.wanted()):
         if (failure := endless(job)) is not None:
-            ending.begin(book, round_, job, failure)
+            ending.begin(round_, job, failure)
             return
         for want in wanted:
             if job.run.still_wants(want.step):
-                _ask(book, round_, job, want)
-    book.stop_abandoned(round_, job)
+                _ask(round_, job, want)
+    round_.stop_abandoned(job)
     if job.settled is not None:
         return
     if job.run.failure is not None:
-        ending.begin(book, round_, job, job.run.failure)
+        ending.begin(round_, job, job.run.failure)
     elif job.run.finished:
-        book.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
+        round_.settle(job, Status.SUCCEEDED, None, job.run.answer)
     else:
-        _warn(book, round_, job)
+        _warn(round_, job)
 
 
-def on_review(book: Book, round_: Round, given: ReviewGiven) -> None:
+def on_review(round_: Round, given: ReviewGiven) -> None:
     """Somebody decides."""
-    job = waits.on_given(book, round_, given)
+    job = waits.on_given(round_, given)
     if job is not None:
-        drive(book, round_, job)
+        drive(round_, job)
 
 
-def _warn(book: Book, round_: Round, job: LiveJob) -> None:
+def _warn(round_: Round, job: LiveJob) -> None:
     """Alert of limits that are near, once each."""
     for near in neared(job, round_.now):
         log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
         metrics.LIMITS_NEARED.labels("job", near.limit).inc()
-        book.emit(round_, job, LimitNeared(epoch=book.epoch, job=job.id, at=round_.wall, **near._asdict()))
+        round_.emit(job, LimitNeared(epoch=round_.epoch, job=job.id, at=round_.wall, **near._asdict()))
 
 
-def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
+def _ask(round_: Round, job: LiveJob, want: Wanted) -> None:
+    book = round_.book
     if want.request is None:
-        waits.begin(book, round_, job, want)
+        waits.begin(round_, job, want)
         return
     length = want.request.length()
     tokens = estimate_tokens(want.request, length, book.policy.prompts)
@@ -104,10 +107,10 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         first = OpenStep(want.step, want.path, want.request, tokens)
         lookup = _lookup(book, job, first, want)
         if lookup is None:
-            attempt = _attempt(book, round_, job, first)
+            attempt = _attempt(round_, job, first)
             given = _given(book, job, attempt)
     event = StepAsked.of_valid(
-        epoch=book.epoch,
+        epoch=round_.epoch,
         job=job.id,
         at=round_.wall,
         step=want.step,
@@ -121,11 +124,11 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         node=given.node if given else None,
         choice=want.choice,
     )
-    book.emit(round_, job, event)
+    round_.emit(job, event)
     step = job.steps[want.step]
     step.length = length
     if refused is not None:
-        fail_attempt(book, round_, job, step, refused, wait=None)
+        fail_attempt(round_, job, step, refused, wait=None)
         return
     counters.asked(want.request.capability).inc()
     if funding.lacks is not None:
@@ -135,7 +138,7 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         caching.begin(round_, step, lookup, book.policy.caching)
         return
     assert attempt is not None, "it is funded"
-    round_.dispatches.append(_sent(book, round_, job, step, Dispatch(attempt, job.accepted.trace, want.content, given)))
+    round_.dispatches.append(_sent(round_, job, step, Dispatch(attempt, job.accepted.trace, want.content, given)))
 
 
 def _lookup(book: Book, job: LiveJob, step: OpenStep, want: Wanted) -> CacheLookup | None:
@@ -153,19 +156,20 @@ def _given(book: Book, job: LiveJob, attempt: Step) -> Given | None:
     return None if book.mailboxes is None or raised_ or attempt.is_critique else book.mailboxes.give(attempt)
 
 
-def send(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+def send(round_: Round, job: LiveJob, step: OpenStep) -> None:
     """The first attempt, which history knows of already, goes out."""
-    attempt = _attempt(book, round_, job, step)
-    sent = Dispatch(attempt, job.accepted.trace, given=_given(book, job, attempt), known=True)
-    round_.dispatches.append(_sent(book, round_, job, step, sent))
+    attempt = _attempt(round_, job, step)
+    sent = Dispatch(attempt, job.accepted.trace, given=_given(round_.book, job, attempt), known=True)
+    round_.dispatches.append(_sent(round_, job, step, sent))
 
 
-def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
+def dispatch(round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
     """The attempt as it goes to the routers. How long it may wait for a node, they know."""
-    return _sent(book, round_, job, step, Dispatch(_attempt(book, round_, job, step), job.accepted.trace))
+    return _sent(round_, job, step, Dispatch(_attempt(round_, job, step), job.accepted.trace))
 
 
-def _sent(book: Book, round_: Round, job: LiveJob, step: OpenStep, sent: Dispatch) -> Dispatch:
+def _sent(round_: Round, job: LiveJob, step: OpenStep, sent: Dispatch) -> Dispatch:
+    book = round_.book
     if sent.step.is_critique:
         step.patience_until = min(step.patience_until, round_.now + book.policy.critique_seconds)
         step.due_at = min(step.patience_until, round_.now + book.policy.critique_resend_seconds)
@@ -198,20 +202,19 @@ def _waiting(book: Book, sent: Step) -> tuple[LiveJob, OpenStep] | None:
     return found if found is not None and found[1].attempt == sent.attempt and found[1].phase is Phase.ASKED else None
 
 
-def _attempt(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Step:
+def _attempt(round_: Round, job: LiveJob, step: OpenStep) -> Step:
     """The attempt as it travels."""
     assert step.request is not None, "a sleep is not sent"
     left = max(0.0, job.deadline_due - round_.now)
-    served_as, most = raised(job.accepted.priority_class, left, book.expected.of), step.request.needs.at_most
+    served_as, most = raised(job.accepted.priority_class, left, round_.book.expected.of), step.request.needs.at_most
     if most is not None:
         served_as = max(served_as, most, key=CLASSES.index)
-    tenant, policy = job.accepted.request.tenant, book.policy
+    tenant, policy = job.accepted.request.tenant, round_.book.policy
     likely = policy.lengths.likely(tenant, step.request.agent, step.request.model)
-    return step_of(job, step, book.home, policy.lease_seconds, served_as=served_as, seconds_left=left, likely_output=likely)
+    return step_of(job, step, round_.book.home, policy.lease_seconds, served_as=served_as, seconds_left=left, likely_output=likely)
 
 
 def fail_attempt(
-    book: Book,
     round_: Round,
     job: LiveJob,
     step: OpenStep,
@@ -222,12 +225,13 @@ def fail_attempt(
     usage: Usage | None = None,
 ) -> None:
     """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
+    book = round_.book
     why = unexplained(job, step, step.why)
     book.drop_claim(step)
     book.funds.close(round_, job, step, usage, lost=True)
     log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
     event = AttemptFailed(
-        epoch=book.epoch,
+        epoch=round_.epoch,
         job=job.id,
         at=round_.wall,
         step=step.id,
@@ -238,14 +242,14 @@ def fail_attempt(
         usage=usage or Usage(),
         why=why,
     )
-    book.emit(round_, job, event)
+    round_.emit(job, event)
     if wait is None:
         caching.abandon(round_, step)
-        hedging.stop_former(book, round_, job, step)
+        round_.stop_former(job, step)
         return
     step.due_at = round_.now + wait
     if not streams.ask_position(round_, job, step, book.home, book.policy) and wait <= 0:
-        retry(book, round_, job, step)
+        retry(round_, job, step)
 
 
 def learn(book: Book, job: LiveJob, step: OpenStep, used: Usage) -> None:
@@ -266,15 +270,16 @@ def unexplained(job: LiveJob, step: OpenStep, why: str | None) -> str | None:
     return why if claim is None or any(event.claim == claim.id for event in job.claim_news) else None
 
 
-def hedge(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+def hedge(round_: Round, job: LiveJob, step: OpenStep) -> None:
     """Begin another attempt beside the one that runs, if it is time, and there is room."""
-    failure, former = hedging.due(book, round_, job, step), step.claim
+    book = round_.book
+    failure, former = hedging.due(round_, job, step), step.claim
     step.due_at = min(step.due_at, step.hedge_at)
     if failure is None or former is None or book.mailboxes is None:
         return
-    elsewhere = _attempt(book, round_, job, step).changed(avoid=(*step.avoid, former.node))
+    elsewhere = _attempt(round_, job, step).changed(avoid=(*step.avoid, former.node))
     if book.mailboxes.room_elsewhere(elsewhere) and book.hedging.take():
-        fail_attempt(book, round_, job, step, failure, wait=0.0, counted=False)
+        fail_attempt(round_, job, step, failure, wait=0.0, counted=False)
         hedging.begun(book, job, step, former)
 
 
@@ -283,9 +288,9 @@ def repeatable(step: OpenStep) -> bool:
     return step.request is None or step.request.idempotent
 
 
-def record_claim(book: Book, round_: Round, job: LiveJob, step: OpenStep, event: StepClaimedBy) -> None:
+def record_claim(round_: Round, job: LiveJob, step: OpenStep, event: StepClaimedBy) -> None:
     """The claim that stands goes into history; what waits for that begins."""
-    book.write(round_, job, event)
+    round_.write(job, event)
     let_begin(round_, job, step)
 
 
@@ -297,17 +302,17 @@ def let_begin(round_: Round, job: LiveJob, step: OpenStep) -> None:
         round_.after.append(Begin(claim.mailbox, begin))
 
 
-def retry(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+def retry(round_: Round, job: LiveJob, step: OpenStep) -> None:
     """Begin the next attempt. It goes out only after its event is acknowledged."""
     prefix, tokens = (step.prefix, step.prefix_tokens) if step.shown is None else (step.shown, step.shown_tokens)
     refused = streams.refusal(step, prefix)
     if refused is not None:
-        fail_attempt(book, round_, job, step, refused, wait=None, counted=False)
+        fail_attempt(round_, job, step, refused, wait=None, counted=False)
         return
-    funding = book.funds.reserve(round_, job, need_of(step))
+    funding = round_.book.funds.reserve(round_, job, need_of(step))
     waits = funding.lacks is not None
     event = StepRetried(
-        epoch=book.epoch,
+        epoch=round_.epoch,
         job=job.id,
         at=round_.wall,
         step=step.id,
@@ -318,10 +323,10 @@ def retry(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         charged_day=funding.day,
         unfunded=waits or None,
     )
-    book.emit(round_, job, event)
+    round_.emit(job, event)
     if funding.failure is not None:
-        fail_attempt(book, round_, job, step, funding.failure, wait=None)
+        fail_attempt(round_, job, step, funding.failure, wait=None)
     elif waits:
-        book.funds.wait(round_, job, step)
+        round_.book.funds.wait(round_, job, step)
     else:
-        round_.after.append(dispatch(book, round_, job, step))
+        round_.after.append(dispatch(round_, job, step))
