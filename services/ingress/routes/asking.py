@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import Receive, Scope, Send, bad_query, call_headers, query_tenant, watched
+from services.ingress.http.resource import Endpoint
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
 from shared.access import Client
@@ -20,6 +21,8 @@ from shared.contracts.base import IN_WORDS
 from shared.contracts.bounds import check_depth
 
 M = TypeVar("M", bound=BaseModel)
+Routes = dict[str, dict[str, Endpoint]]
+"""Path → method → what answers."""
 
 
 def caller(door: Door, request: Request) -> Client:

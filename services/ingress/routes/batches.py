@@ -15,7 +15,7 @@ from services.ingress.http.exchange import call_headers
 from services.ingress.http.uploads import PIECE_BYTES
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import WaitKind
-from services.ingress.routes.asking import as_json, body_of, client_of
+from services.ingress.routes.asking import Routes, as_json, body_of, client_of
 from services.ingress.routes.batch_input import BatchInput
 from services.ingress.routes.files import not_found, page
 from services.ingress.routes.telling import seen, told
@@ -28,7 +28,7 @@ _HELD_BYTES = 4 * PIECE_BYTES
 _USUAL, _MOST = 20, 100
 
 
-class BatchRoutes:
+class _BatchRoutes:
     """`dialects`: by the endpoints that lines may name."""
 
     def __init__(self, door: Door, dialects: Mapping[str, Dialect]) -> None:
@@ -111,6 +111,16 @@ class BatchRoutes:
         if known is None or not client.may_see(tenant):
             raise not_found("batch", name)
         return known
+
+
+def routes(door: Door, dialects: Mapping[str, Dialect]) -> Routes:
+    """By path and method."""
+    own = _BatchRoutes(door, dialects)
+    return {
+        "/v1/batches": {"GET": own.list, "POST": own.create},
+        "/v1/batches/{batch}": {"GET": own.get},
+        "/v1/batches/{batch}/cancel": {"POST": own.cancel},
+    }
 
 
 def _guessed(said: BatchSubmitted) -> BatchChanged:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused, kafka_away
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import as_json, body_of, caller, client_of, json_stream, named, number_of, reader_of, unknown
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, client_of, json_stream, named, number_of, reader_of, unknown
 from services.ingress.routes.telling import told
 from shared.access import Client
 from shared.contracts import ids
@@ -52,7 +52,7 @@ class MemorySubmission(Contract):
     preferences: tuple[Note, ...] | None = Field(default=None, max_length=32)
 
 
-class ConversationRoutes:
+class _ConversationRoutes:
     """Answers come from what this instance has read of `job-events`, and from blobs."""
 
     def __init__(self, door: Door) -> None:
@@ -155,6 +155,15 @@ class ConversationRoutes:
         if known is None or not client.may_see(tenant):
             raise unknown("there is no such conversation")
         return known
+
+
+def routes(door: Door) -> Routes:
+    """By path and method."""
+    own = _ConversationRoutes(door)
+    return {
+        "/v1/conversations": {"GET": own.list},
+        "/v1/conversations/{conversation}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+    }
 
 
 def _view(known: ConversationChanged) -> dict[str, Any]:

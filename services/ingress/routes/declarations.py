@@ -18,7 +18,7 @@ from starlette.responses import Response
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused, registry_unread
-from services.ingress.routes.asking import as_json, body_of, caller
+from services.ingress.routes.asking import Routes, as_json, body_of, caller
 from shared.agents.resolving import check_declared, member
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Found, Versions
 from shared.agents.templates import MOST_ITEMS, render, wrong_variables
@@ -56,7 +56,7 @@ class Rendering(BaseModel):
     variables: dict[Variable, Text | Annotated[list[Text], Field(max_length=MOST_ITEMS)]] = Field(default={}, max_length=32)
 
 
-class DeclarationRoutes:
+class _DeclarationRoutes:
     """One of each kind. Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
     def __init__(self, door: Door, declaring: Declaring, kind: str) -> None:
@@ -157,6 +157,22 @@ class DeclarationRoutes:
             except DeclarationsFull as error:
                 raise Refused(Problem(429, error.code, error.message)) from None
             await self._declaring.write(request, did, self._kind, name, entries, known=self._table.on_entry)
+
+
+def routes(door: Door, declaring: Declaring) -> Routes:
+    """By path and method, of every kind."""
+    found: Routes = {}
+    for kind in KINDS:
+        own, one = _DeclarationRoutes(door, declaring, kind), f"/v1/{kind}s/{{name}}"
+        found |= {
+            f"/v1/{kind}s": {"GET": own.list},
+            one: {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+            f"{one}/versions": {"GET": own.versions},
+            f"{one}/aliases/{{alias}}": {"PUT": own.move},
+        }
+        if kind in RENDERED:
+            found[f"{one}/render"] = {"POST": own.render}
+    return found
 
 
 def _pointing(of_name: Versions, version: str) -> list[str]:

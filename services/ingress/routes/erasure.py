@@ -15,7 +15,7 @@ from starlette.responses import Response
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused, registry_unread
-from services.ingress.routes.asking import as_json, body_of, caller
+from services.ingress.routes.asking import Routes, as_json, body_of, caller
 from services.ingress.routes.tenants import KIND as LIMITS
 from services.ingress.routes.tenants import tenant_named
 from shared.contracts import ids, keys, schedule
@@ -65,7 +65,7 @@ class ErasureView(BaseModel):
     stays: list[Part]
 
 
-class ErasureRoutes:
+class _ErasureRoutes:
     def __init__(self, door: Door, declaring: Declaring, schedules: ScheduleTable, environment: Environment) -> None:
         self._door, self._declaring, self._schedules, self._topics = door, declaring, schedules, environment.topics
         self._data_keys = DataKeys(environment.log, environment.topics.data_keys)
@@ -142,3 +142,11 @@ class ErasureRoutes:
         kept = [Part(what=f"records of {pattern}", days=round(ms / DAY_MS, 3)) for pattern, ms in days if ms is not None]
         digests = self._door.settings.status_ttl_seconds * 1000 / DAY_MS
         return [*kept, Part(what="digests of requests in Redis, by which a repeated id is known", days=digests), *_ELSEWHERE]
+
+
+def routes(door: Door, declaring: Declaring, schedules: ScheduleTable, environment: Environment) -> Routes:
+    """By path and method."""
+    own = _ErasureRoutes(door, declaring, schedules, environment)
+    return {
+        "/v1/tenants/{tenant}/erase": {"POST": own.create},
+    }

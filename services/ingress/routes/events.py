@@ -18,7 +18,7 @@ from services.ingress.dialects.tutti import requests as dialect
 from services.ingress.handlers import Door
 from services.ingress.http import sse
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import ReaderStream, in_text, reader_of
+from services.ingress.routes.asking import ReaderStream, Routes, in_text, reader_of
 from services.ingress.routes.jobs import asked_for, not_found
 from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes
 from services.ingress.status.shown import RawEvent, parse
@@ -45,7 +45,7 @@ class Cursor:
         return f"{self.offset}.{self.characters}" + (f".{self.facts}" if self.facts else "")
 
 
-class JobEvents:
+class _JobEvents:
     """One stream a connection; ends with `job_settled`, or with its cursor alone, when it goes on at another instance."""
 
     def __init__(self, door: Door) -> None:
@@ -115,6 +115,14 @@ class JobEvents:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset, cursor.facts = max(cursor.offset, status.offset), 0
         return sse.event("status", await self._door.public(reader, status), str(cursor))
+
+
+def routes(door: Door) -> Routes:
+    """By path and method."""
+    own = _JobEvents(door)
+    return {
+        "/v1/jobs/{job}/events": {"GET": own.get},
+    }
 
 
 def _chunk(job: str, text: str, cursor: Cursor) -> bytes:

@@ -15,7 +15,7 @@ from services.ingress.http.exchange import call_headers
 from services.ingress.http.uploads import FILE_BYTES, PIECE_BYTES, Upload
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.asking import ReaderStream, as_json, client_of, number_of, reader_of
+from services.ingress.routes.asking import ReaderStream, Routes, as_json, client_of, number_of, reader_of
 from services.ingress.routes.batch_output import BatchOutput
 from services.ingress.routes.telling import seen
 from services.ingress.status.files import MOST_OF_TENANT
@@ -43,7 +43,7 @@ def page(request: Request, found: list[dict[str, Any]], usual: int, most: int) -
     return batches.listed(shown, first + len(shown) < len(found))
 
 
-class FileRoutes:
+class _FileRoutes:
     def __init__(self, door: Door, dialects: Mapping[str, Dialect]) -> None:
         self._door, self._files, self._dialects = door, door.files, dialects
 
@@ -146,3 +146,13 @@ class FileRoutes:
             if known is not None and client.may_see(tenant) and batches.has_file(known, good):
                 return known, good
         raise not_found("file", name)
+
+
+def routes(door: Door, dialects: Mapping[str, Dialect]) -> Routes:
+    """By path and method."""
+    own = _FileRoutes(door, dialects)
+    return {
+        "/v1/files": {"GET": own.list, "POST": own.create},
+        "/v1/files/{file}": {"GET": own.get, "DELETE": own.delete},
+        "/v1/files/{file}/content": {"GET": own.content},
+    }

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused
-from services.ingress.routes.asking import M, as_json, body_of, caller, named, unknown
+from services.ingress.routes.asking import M, Routes, as_json, body_of, caller, named, unknown
 from shared.access import RIGHTS, Right
 from shared.contracts.base import TENANT, EpochSeconds, Label
 from shared.contracts.keys import KIND, ApiKey, KeyName, KeySecret, KeyTerms
@@ -54,7 +54,7 @@ class KeyView(KeyTerms):
     """The key itself, only where it was just made."""
 
 
-class KeyRoutes:
+class _KeyRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
     def __init__(self, door: Door, declaring: Declaring) -> None:
@@ -129,6 +129,16 @@ class KeyRoutes:
         entry = {name: None if key is None else key.to_bytes()}
         async with self._writing:
             await self._declaring.write(request, did, KIND, name, entry, tenant=tenant, known=self._door.access.on_entry)
+
+
+def routes(door: Door, declaring: Declaring) -> Routes:
+    """By path and method."""
+    own = _KeyRoutes(door, declaring)
+    return {
+        "/v1/keys": {"GET": own.list, "POST": own.create},
+        "/v1/keys/{key}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+        "/v1/keys/{key}/rotate": {"POST": own.rotate},
+    }
 
 
 def _made() -> tuple[str, str]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
-from services.ingress.routes.asking import as_json, body_of, caller, named, unknown
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, named, unknown
 from shared.clock import within
 from shared.contracts.base import ID, Label
 from shared.contracts.maintenance import KIND, Maintenance
@@ -38,7 +38,7 @@ class MaintenanceSubmission(BaseModel):
     reason: Label = ""
 
 
-class NodeRoutes:
+class _NodeRoutes:
     """Registrations are what this instance has read of `nodes`; who is alive is looked up in `credits` when somebody asks."""
 
     def __init__(self, door: Door, declaring: Declaring, environment: Environment) -> None:
@@ -90,6 +90,16 @@ class NodeRoutes:
             self._heard = await heard(self._env.log, self._env.topics, f"tutti-ingress-heard-{self._env.instance}")
         except LogError as error:
             log.warning("credits_not_read", reason=error.message)
+
+
+def routes(door: Door, declaring: Declaring, environment: Environment) -> Routes:
+    """By path and method."""
+    own = _NodeRoutes(door, declaring, environment)
+    return {
+        "/v1/nodes": {"GET": own.list},
+        "/v1/nodes/{node}": {"GET": own.get},
+        "/v1/nodes/{node}/maintenance": {"PUT": own.maintain, "DELETE": own.resume},
+    }
 
 
 def _named(request: Request) -> str:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused
-from services.ingress.routes.asking import as_json, body_of, caller, client_of, unknown
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, client_of, unknown
 from services.ingress.routes.telling import heard
 from services.ingress.status.reviews import KnownReview
 from shared.access import Client
@@ -40,7 +40,7 @@ class ReviewSubmission(Said):
     digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$", max_length=32)]
 
 
-class ReviewRoutes:
+class _ReviewRoutes:
     """Answers come from what this instance has read of `job-events`."""
 
     def __init__(self, door: Door) -> None:
@@ -95,6 +95,15 @@ class ReviewRoutes:
         if known is None or not client.may_see(known.deliberation.opened.tenant):
             raise unknown("there is no such review")
         return client, known
+
+
+def routes(door: Door) -> Routes:
+    """By path and method."""
+    own = _ReviewRoutes(door)
+    return {
+        "/v1/reviews": {"GET": own.list},
+        "/v1/reviews/{review}": {"GET": own.get, "POST": own.decide},
+    }
 
 
 def _view(review: Deliberation) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from services.ingress.http.encodings import check_inline_size
 from services.ingress.http.exchange import call_headers, query_tenant
 from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.replies.register import may_take
-from services.ingress.routes.asking import as_json, body_of, caller, client_of, named, unknown
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, client_of, named, unknown
 from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import SCHEDULE, PriorityClass
@@ -48,7 +48,7 @@ class ScheduleSubmission(BaseModel):
     enabled: bool = True
 
 
-class ScheduleRoutes:
+class _ScheduleRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
     def __init__(self, door: Door, declaring: Declaring, table: ScheduleTable) -> None:
@@ -134,6 +134,15 @@ class ScheduleRoutes:
     async def _write(self, request: Request, did: str, schedule: Schedule, value: bytes | None) -> None:
         entry, tenant, known = {schedule.id: value}, schedule.job.tenant, self._table.apply
         await self._declaring.write(request, did, KIND, ids.public(schedule.id), entry, tenant=tenant, known=known)
+
+
+def routes(door: Door, declaring: Declaring, table: ScheduleTable) -> Routes:
+    """By path and method."""
+    own = _ScheduleRoutes(door, declaring, table)
+    return {
+        "/v1/schedules": {"GET": own.list},
+        "/v1/schedules/{schedule}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+    }
 
 
 def _name(request: Request) -> str:

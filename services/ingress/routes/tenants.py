@@ -14,7 +14,7 @@ from services.ingress.admission.tenant_days import Spending
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused
-from services.ingress.routes.asking import as_json, body_of, caller, named
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, named
 from shared.access import Right
 from shared.contracts.base import TENANT
 from shared.contracts.budget import TenantLimits
@@ -33,7 +33,7 @@ class TenantView(BaseModel):
     today: Spending | None = None
 
 
-class TenantRoutes:
+class _TenantRoutes:
     """Answers change with the registry: what was just put may take a moment to be read back."""
 
     def __init__(self, door: Door, declaring: Declaring) -> None:
@@ -72,6 +72,15 @@ class TenantRoutes:
         tenants = self._door.tenants
         today = int(self._door.clock.wall() // _DAY_SECONDS)
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
+
+
+def routes(door: Door, declaring: Declaring) -> Routes:
+    """By path and method."""
+    own = _TenantRoutes(door, declaring)
+    return {
+        "/v1/tenants": {"GET": own.list},
+        "/v1/tenants/{tenant}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+    }
 
 
 def tenant_named(request: Request) -> str:
