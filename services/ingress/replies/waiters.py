@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, deadline_passed, of_result
-from services.ingress.replies.assembly import NOTHING, SeenText, StreamAssembly, StreamConflict, TextDelta
+from services.ingress.replies.assembly import NOTHING, GrowingText, SeenText, StreamAssembly, StreamConflict, TextDelta
 from services.ingress.replies.ends import Ends
 from services.ingress.replies.register import Guest, WaitKind
 from shared.contracts.base import INLINE_BYTES
@@ -49,27 +49,9 @@ class Caller:
     """
 
     __slots__ = (
-        "_fetching",
-        "_stream",
-        "_task",
-        "_wake",
-        "acknowledged",
-        "blocked_since",
-        "error",
-        "home",
-        "job",
-        "kind",
-        "model",
-        "offset",
-        "progress",
-        "quiet_since",
-        "result",
-        "simulated",
-        "streaming",
-        "tenant",
-        "until",
-        "whole",
-    )
+        "_fetching", "_stream", "_task", "_wake", "acknowledged", "blocked_since", "error", "home", "job", "kind", "model", "offset",
+        "progress", "quiet_since", "result", "simulated", "streaming", "tenant", "until", "whole",
+    )  # fmt: skip
 
     def __init__(self, job: str, home: int, until: float, whole: Whole, *, stream: bool = False, tenant: str = "default") -> None:
         self.whole = whole
@@ -226,9 +208,8 @@ class Caller:
         """The result. Raises what ended the wait otherwise."""
         while not self.ended:
             await self.changed()
-        if self.error is not None:
-            raise self.error
-        assert self.result is not None
+        if self.result is None:
+            raise self.why_not
         return self.result
 
 
@@ -237,27 +218,28 @@ class Follow:
     `on_change`: told that something about the job is new.
     """
 
-    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "grew", "job", "result", "size", "until")
+    __slots__ = ("_on_change", "_on_result", "_stream", "_text", "grew", "job", "result", "until")
 
     def __init__(self, job: str, until: float, on_change: Callable[[str], None], on_result: Callable[[Result], None] | None = None) -> None:
         self.job = job
         self.until = until
         self._on_result = on_result
-        self._parts: list[str] = []
+        self._text = GrowingText()
         self._stream: StreamAssembly | None = StreamAssembly()
         self._on_change = on_change
         self.result: Result | None = None
-        self.size = 0
-        """Characters kept."""
         self.grew: Callable[[int], None] = lambda _: None
         """Told by how much."""
 
     @property
     def text(self) -> str:
         """All of it."""
-        if len(self._parts) > 1:
-            self._parts = ["".join(self._parts)]
-        return self._parts[0] if self._parts else ""
+        return self._text.whole()
+
+    @property
+    def size(self) -> int:
+        """Characters kept."""
+        return self._text.length
 
     def on_chunk(self, chunk: Chunk) -> None:
         """Append what is new. After a conflict the stream stays silent: the settled event carries the full text."""
@@ -285,8 +267,7 @@ class Follow:
         self._on_change(self.job)
 
     def _keep(self, text: str) -> None:
-        self._parts.append(text)
-        self.size += len(text)
+        self._text.append(text)
         self.grew(len(text))
 
     def on_broken(self, broken: StreamBroken) -> SeenText:
