@@ -73,7 +73,7 @@ class CallOrder(NamedTuple):
         return self.digest is not None
 
 
-class Call(NamedTuple):
+class _Call(NamedTuple):
     """A request whose job is on its way. Nothing of a large body is left in it."""
 
     order: CallOrder
@@ -187,7 +187,7 @@ class Calls:
         )
         return order, job
 
-    async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
+    async def _begin(self, order: CallOrder, job: Job, client: Client) -> _Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
         door = self._door
         assert job.id is not None
@@ -204,7 +204,7 @@ class Calls:
                     await door.claim(job.id, order.digest)
                 record = await door.record_of(job, client)
                 caller, correlation = door.call(record, order.priority_class, order.seconds, order.trace, order.digest)
-        return Call(order, caller, correlation, charge)
+        return _Call(order, caller, correlation, charge)
 
     def _abandon(self, caller: Caller, *, detach: bool) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
@@ -213,7 +213,7 @@ class Calls:
         elif isinstance(caller.error, StreamConflict):
             self._door.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
 
-    async def _answer(self, call: Call, send: Send) -> int:
+    async def _answer(self, call: _Call, send: Send) -> int:
         caller = call.caller
         while not caller.ended:
             await caller.changed()
@@ -226,14 +226,14 @@ class Calls:
         await send_json(send, 200, body, [*self._headers(call, answer.simulated, answer), *origin_headers(answer)])
         return 200
 
-    def _told(self, call: Call, created: float) -> Told:
+    def _told(self, call: _Call, created: float) -> Told:
         order, clock = call.order, self._door.clock
         return Told(call.caller.job, int(created), order.model, order.wishes, lambda: clock.monotonic() - order.came)
 
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
 
-    def _headers(self, call: Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
+    def _headers(self, call: _Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
         """Of a stream without its answer: what streams comes from a model."""
         headers = [
             (b"x-tutti-job", call.caller.job.encode()),
@@ -244,7 +244,7 @@ class Calls:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers
 
-    async def _stream(self, call: Call, send: Send) -> int:
+    async def _stream(self, call: _Call, send: Send) -> int:
         """The head goes out with the first piece, or after a while without one; from then on errors are events."""
         caller = call.caller
         await self._first_piece(caller)
