@@ -66,7 +66,8 @@ class TaskRoutes:
             waiting = _Waiting(self._door, caller, correlation, call)
             if streamed:
                 return _TaskStream(waiting, spoken, self._door.clock)
-            return Response(spoken.done(await waiting.end(request)), media_type="application/json")
+            done = spoken.done(await waiting.end(request))
+            return Response(done, media_type="application/json" if done else None)
 
         return serve
 
