@@ -103,7 +103,7 @@ class Story:
         return self.event(events.AttemptFailed, job, step=self.step(job, step), attempt=attempt, failure=failure, retry_after_seconds=again)
 
     def claim(self, job: str, claim: str, step: str = "s") -> int:
-        made = {"claim": claim, "node": "n", "mailbox": 0, "lease_seconds": 20.0}
+        made: dict[str, Any] = {"claim": claim, "node": "n", "mailbox": 0, "lease_seconds": 20.0}
         return self.event(events.StepClaimedBy, job, step=self.step(job, step), attempt=1, **made)
 
     def result_of(self, job: str, text: str = "hi") -> Result:
