@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -53,6 +53,9 @@ class Cluster(Stage):
     def start(self, name: str, service: Service) -> Service:
         self.run(name, service)
         return service
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0, step: float = 0.05) -> float:
+        return await super().until(condition, seconds, step)
 
     def ask(self, *steps: Step, partition: int = 0, priority_class: PriorityClass = STANDARD) -> None:
         """Produce steps."""
