@@ -309,8 +309,8 @@ def test_upkeep_that_fails_is_left_undone_and_said(part: str, patch: pytest.Monk
             world.declare(tenant, TenantLimits(calls=1_000))
         planner = world.start("p")
         await world.until(lambda: planner.readiness().ready)
-        serve = world._handle
-        patch.setattr(world, "_handle", lambda step: None if step.job == "odd" else serve(step))
+        serve = world.handle
+        patch.setattr(world, "handle", lambda step: None if step.job == "odd" else serve(step))
         world.produce(ODD)
         failures = failing(patch, *UPKEEP[part])
         for number in range(30):

@@ -170,9 +170,10 @@ class World(Stage):
                     continue
                 for records in batches.values():
                     for record in records:
-                        self._handle(Step.model_validate_json(record.value or b""))
+                        self.handle(Step.model_validate_json(record.value or b""))
 
-    def _handle(self, step: Step) -> None:
+    def handle(self, step: Step) -> None:
+        """Take a step."""
         self.steps_seen.append(step)
         draw, node = self.random.random, self.node
         if draw() < node.silent:
