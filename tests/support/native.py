@@ -148,39 +148,29 @@ def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis, shared by the session."""
-    if running := os.environ.get("TUTTI_TEST_REDIS"):
-        yield running
-        return
-    server = RedisServer(StackHome(tmp_path_factory.mktemp("redis")), free_ports(1)[0], dies_with_parent=True)
-    if containers.asked():
-        with containers.running("redis", 6_379, server.port):
-            _await(server)
-            yield server.url
-        return
-    try:
-        server.start()
-    except NativeError as error:
-        missing("redis", error.message)
-    yield server.url
-    server.stop()
+    yield from _store(RedisServer, "redis", 6_379, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of MongoDB's protocol, shared by the session."""
-    if running := os.environ.get("TUTTI_TEST_MONGO"):
+    yield from _store(MongoServer, "mongodb", 27_017, tmp_path_factory)
+
+
+def _store(kind: type[RedisServer | MongoServer], name: str, inner_port: int, directories: pytest.TempPathFactory) -> Iterator[str]:
+    if running := os.environ.get(f"TUTTI_TEST_{name.removesuffix('db')}".upper()):
         yield running
         return
-    server = MongoServer(StackHome(tmp_path_factory.mktemp("mongodb")), free_ports(1)[0], dies_with_parent=True)
+    server = kind(StackHome(directories.mktemp(name)), free_ports(1)[0], dies_with_parent=True)
     if containers.asked():
-        with containers.running("mongodb", 27_017, server.port):
+        with containers.running(name, inner_port, server.port):
             _await(server)
             yield server.url
         return
     try:
         server.start()
     except NativeError as error:
-        missing("mongodb", error.message)
+        missing(name, error.message)
     yield server.url
     server.stop()
 
