@@ -274,7 +274,7 @@ class AttemptManager:
                 self._start(rider)
 
     def _begins(self, attempt: Attempt) -> bool:
-        return self.health.begins(attempt.step, [one for one in self.leases if one.calls])
+        return self.health.begins(attempt.step, self.leases)
 
     def _start(self, attempt: Attempt) -> None:
         assert self._runner is not None, "a runner is attached before anything is read"

@@ -52,7 +52,7 @@ class Endpoint(Protocol):
     @property
     def reachable(self) -> bool: ...
 
-    def holds(self, model: str, running: Collection[str]) -> bool: ...
+    def holds(self, model: str, running: Callable[[], Collection[str]]) -> bool: ...
 
 
 class Health:
@@ -136,9 +136,9 @@ class Health:
         return BROKEN
 
     def begins(self, step: Step, running: Iterable[Attempt]) -> bool:
-        """Whether it may be asked beside these: no load puts a model out of memory that is in use."""
+        """Whether it may be asked beside those of these that run: no load puts a model out of memory that is in use."""
         model = self._asks(step)
-        return not model or self._endpoint.holds(model, {one.model or self._asks(one.step) for one in running} - {""})
+        return not model or self._endpoint.holds(model, lambda: {one.model or self._asks(one.step) for one in running if one.calls} - {""})
 
     def _asks(self, step: Step) -> str:
         """The model that it would be asked of first, as the node spells it; empty of what is no model's."""

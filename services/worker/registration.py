@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
@@ -175,15 +175,19 @@ class Registration:
         self._models = tuple(known.model_copy(update={"resident": known.resident or known.name == model}) for known in self._models)
         self._here.node_news.set()
 
-    def holds(self, model: str, running: Collection[str]) -> bool:
-        """Whether a call of it may begin beside calls of these: none of them has to leave memory for it, as far as is known."""
-        there = model in running or any(known.name == model and known.resident for known in self._models)
-        return there or not running or not self._crowded(model, running)
+    def holds(self, model: str, running: Callable[[], Collection[str]]) -> bool:
+        """Whether a call of it may begin beside calls of these: none of them has to leave memory for it, as far as is known.
+
+        What an endpoint holds that neither says so nor is told how many is its own affair. Who runs is looked at last: it is asked
+        for each call that begins, and hundreds may run.
+        """
+        its_own_affair = not (self._settings.most_models or self.manages)
+        if its_own_affair or any(known.name == model and known.resident for known in self._models):
+            return True
+        there = running()
+        return model in there or not there or not self._crowded(model, there)
 
     def _crowded(self, model: str, there: Collection[str]) -> bool:
-        """What an endpoint holds that neither says so nor is told how many is its own affair."""
-        if not (self._settings.most_models or self.manages):
-            return False
         hardware = self._hardware or Hardware()
         places = self._settings.most_models or ASSUMED_MODELS * max(1, len(hardware.gpus))
         sizes = {known.name: known.size_bytes for known in self._models}

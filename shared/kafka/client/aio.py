@@ -17,7 +17,7 @@ from shared.kafka.client.aio_closing import thin_out
 from shared.kafka.client.aio_connections import mend_connections
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
-from shared.kafka.client.aio_fetch import hasten
+from shared.kafka.client.aio_fetch import heed_fetches
 from shared.kafka.client.aio_offsets import heed_offset_errors
 from shared.kafka.client.aio_producer import AioProducer, start_producer
 from shared.kafka.client.aio_rebalance import AioAssignor
@@ -102,7 +102,7 @@ class AioLog:
             )
 
         client = await self._connect(create, lambda client: client.stop())
-        hasten(client)
+        heed_fetches(client)
         if group is not None:
             heed_offset_errors(client)
         consumer = AioConsumer(client, adapter, self._clock, waits_ms=(fetch_max_wait_ms, paused_max_wait_ms or fetch_max_wait_ms))

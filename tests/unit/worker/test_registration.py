@@ -67,11 +67,20 @@ def test_the_endpoint_has_the_last_word() -> None:
 def test_no_load_puts_out_what_runs() -> None:
     """One may begin that is there, that runs, or that has a place beside what runs, whatever else is in memory."""
     _, one = registered(1)
-    assert [one.holds(model, running) for model, running in (("a", {"b"}), ("b", {"b"}), ("b", set()), ("b", {"c"}))] == [
-        True, True, True, False,
-    ]  # fmt: skip
-    assert registered(2)[1].holds("b", {"c"})
-    assert registered(None)[1].holds("b", set("cdefg"))  # nobody has said how many there are
+    assert one.holds("b", lambda: {"b"})
+    assert one.holds("b", set)
+    assert not one.holds("b", lambda: {"c"})
+    assert registered(2)[1].holds("b", lambda: {"c"})
+
+
+def test_who_runs_is_asked_only_where_it_decides() -> None:
+    """Hundreds may run, and it is asked of each call that begins."""
+
+    def runs() -> set[str]:
+        raise AssertionError
+
+    assert registered(1)[1].holds("a", runs)  # it is there
+    assert registered(None)[1].holds("b", runs)  # nobody has said how many there are
 
 
 def test_names_that_the_node_does_not_have_are_not_kept() -> None:
