@@ -39,7 +39,7 @@ format: venv ## Rewrite the code in the one format.
 test: check packages ## All promises: check, then models, simulated clusters, integration on real components (see packages; Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q -n auto -k 'not planted_bug' tests/model tests/simulated
-	$(PYTEST) -q -n $(or $(BROKERS),3) --maxschedchunk 1 -m 'not alone' tests/integration
+	$(PYTEST) -q -n $(or $(BROKERS),3) --dist loadgroup --no-loadscope-reorder -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration
 
 test-proofs: packages ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.

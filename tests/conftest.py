@@ -31,16 +31,19 @@ Contract.checks_valid = True
 
 
 def pytest_collection_finish() -> None:
-    """Modules and collected tests stay: collecting garbage need not look at them each time."""
+    """Modules and collected tests stay: collecting garbage need not look at them each time. Nor need it begin within most tests: then what
+    one has left is young at its end, and a look at the young generations finds it; a look at all took a seventh of the unit tests' time.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_open() -> Iterator[None]:
     """What a test leaves open (a socket, a file, a coroutine) fails that test: else it fails whichever test garbage is collected in."""
     yield
-    gc.collect()
+    gc.collect(1)
 
 
 @pytest.fixture

@@ -81,12 +81,16 @@ class JobState:
 class StepState:
     """What must be known of one step."""
 
-    __slots__ = ("answer", "answered", "attempt", "closed", "job", "offset", "run", "sent")
+    __slots__ = ("answer", "answered", "attempt", "between", "claim", "closed", "job", "offset", "run", "sent")
 
     def __init__(self, job: str, run: int, attempt: int) -> None:
         self.job = job
         self.run = run
         self.attempt = attempt
+        self.between = False
+        """That attempt failed, and the next has not begun."""
+        self.claim = ""
+        """Of that attempt: the one that stands."""
         self.closed = False
         """It failed for good."""
         self.answered = 0
@@ -122,8 +126,8 @@ class History:
             JobSnapshot: self._snapshot,
             StepAsked: self._asked,
             StepRetried: self._retried,
-            StepClaimedBy: self._of_attempt,
-            AttemptFailed: self._of_attempt,
+            StepClaimedBy: self._claimed,
+            AttemptFailed: self._failed,
             StepAnswered: self._answered,
             WorkWasted: self._wasted,
         }
@@ -199,11 +203,14 @@ class History:
         self._report.counts.settled[event.result.status.value] += 1
 
     def _asked(self, event: StepAsked, place: Place) -> None:
-        run = self._job(event.job).run
-        step = self.steps.get(event.step)
-        if step is None or step.run != run:
-            self.steps[event.step] = StepState(event.job, run, 1)
+        job, step = self._job(event.job), self.steps.get(event.step)
+        if job.settled != NOWHERE:
+            self._report.add(LawKind.AFTER_THE_END, place, event.job, f"a step asked for; ended at offset {job.settled}")
+        if step is None or step.run != job.run:
+            self.steps[event.step] = StepState(event.job, job.run, 1)
             self._report.counts.steps += 1
+        elif job.whole:
+            self._report.add(LawKind.ASKED_TWICE, place, event.job, f"step {event.step}")
 
     def _step(self, event: Any) -> StepState | None:
         """The step, if history asked for it; of a job whose beginning was not read, whatever comes was asked for."""
@@ -212,26 +219,51 @@ class History:
             step = self.steps[event.step] = StepState(event.job, 0, event.attempt)
         return step
 
-    def _retried(self, event: StepRetried, place: Place) -> None:
-        step = self._step(event)
-        self._report.counts.retries += 1
+    def _live_step(self, event: StepClaimedBy | AttemptFailed | StepRetried, place: Place) -> StepState | None:
+        """The same, if neither it nor its job has ended."""
+        step, job = self._step(event), self._job(event.job)
         if step is None:
-            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, "a retry of a step that was not asked for")
-            return
-        known = self.jobs[event.job].whole
-        if known and event.attempt != step.attempt + 1:
-            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"attempt {event.attempt} after {step.attempt}")
-        step.attempt = max(step.attempt, event.attempt)
+            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"{event.type} of a step that was not asked for")
+        elif job.settled != NOWHERE or step.answered or step.closed:
+            ended = "its job" if job.settled != NOWHERE else "the step"
+            self._report.add(LawKind.AFTER_THE_END, place, event.job, f"{event.type} of attempt {event.attempt}; {ended} had ended")
+        else:
+            return step
+        return None
 
-    def _of_attempt(self, event: StepClaimedBy | AttemptFailed, place: Place) -> None:
-        step = self._step(event)
-        if step is None or event.attempt != step.attempt:
-            current = "no attempt" if step is None else f"attempt {step.attempt}"
+    def _retried(self, event: StepRetried, place: Place) -> None:
+        self._report.counts.retries += 1
+        step = self._live_step(event, place)
+        if step is None:
+            return
+        if self.jobs[event.job].whole and (event.attempt != step.attempt + 1 or not step.between):
+            how = "failed" if step.between else "not failed"
             self._report.add(
-                LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"{event.type} of attempt {event.attempt}; current: {current}"
+                LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"attempt {event.attempt} after {step.attempt}, which had {how}"
             )
-        elif isinstance(event, AttemptFailed) and event.retry_after_seconds is None:
-            step.closed = True
+        step.attempt, step.between, step.claim = max(step.attempt, event.attempt), False, ""
+
+    def _is_current(self, event: StepClaimedBy | AttemptFailed, step: StepState, place: Place) -> bool:
+        if event.attempt != step.attempt:
+            detail = f"{event.type} of attempt {event.attempt}; current: attempt {step.attempt}"
+            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, detail)
+        return event.attempt == step.attempt
+
+    def _claimed(self, event: StepClaimedBy, place: Place) -> None:
+        step = self._live_step(event, place)
+        if step is None or not self._is_current(event, step, place):
+            return
+        if step.claim not in ("", event.claim):
+            self._report.add(LawKind.CLAIMED_TWICE, place, event.job, f"attempt {event.attempt}: {step.claim} stood, now {event.claim}")
+        step.claim = event.claim
+
+    def _failed(self, event: AttemptFailed, place: Place) -> None:
+        step = self._live_step(event, place)
+        if step is None or not self._is_current(event, step, place):
+            return
+        if step.between:
+            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"attempt {event.attempt} failed twice")
+        step.closed, step.between = event.retry_after_seconds is None, event.retry_after_seconds is not None
 
     def _answered(self, event: StepAnswered, place: Place) -> None:
         self._report.counts.answers += 1

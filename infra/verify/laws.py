@@ -19,7 +19,10 @@ class LawKind(StrEnum):
     ANSWERED_TWICE = "answered_twice"
     ANSWER_NOT_ASKED = "answer_not_asked"
     ANSWER_FROM_NOBODY = "answer_from_nobody"
+    ASKED_TWICE = "asked_twice"
+    AFTER_THE_END = "after_the_end"
     ATTEMPTS_NOT_INCREASING = "attempts_not_increasing"
+    CLAIMED_TWICE = "claimed_twice"
     ATTEMPT_NOT_BEGUN = "attempt_not_begun"
     FENCED_WRITER = "fenced_writer"
     IMPOSSIBLE_EPOCH = "impossible_epoch"
@@ -37,7 +40,13 @@ LAWS: Mapping[LawKind, tuple[int, str]] = {
     LawKind.ANSWERED_TWICE: (2, "a step with two accepted outcomes"),
     LawKind.ANSWER_NOT_ASKED: (2, "an accepted outcome of a step or an attempt that history had not asked for, or no longer"),
     LawKind.ANSWER_FROM_NOBODY: (2, "an accepted outcome that nobody sent"),
-    LawKind.ATTEMPTS_NOT_INCREASING: (3, "events of an attempt that is not the current one, or a retry that does not count up"),
+    LawKind.ASKED_TWICE: (2, "a step that a live job asked for again"),
+    LawKind.AFTER_THE_END: (2, "an event of a step that had ended, or whose job had"),
+    LawKind.ATTEMPTS_NOT_INCREASING: (
+        3,
+        "events of an attempt that is not the current one, or a retry after no failure, or one that does not count up",
+    ),
+    LawKind.CLAIMED_TWICE: (3, "an attempt of which two claims stood"),
     LawKind.ATTEMPT_NOT_BEGUN: (3, "outcomes of an attempt that the history of an ended job never began"),
     LawKind.FENCED_WRITER: (2, "an event of a fenced planner that had an effect: its result was published, its retry was sent"),
     LawKind.IMPOSSIBLE_EPOCH: (2, "an event whose epoch is no PlannerStarted before it"),

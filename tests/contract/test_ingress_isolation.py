@@ -68,7 +68,7 @@ async def _end_out_of_sight(at: World, job: str) -> None:
     await until(lambda: job not in journal, "evicted")
     seen = at.planner.jobs[job]
     settled = events.JobSettled(epoch=at.planner.epochs[seen.home], job=job, at=1.0, result=at.planner.result(seen), digest=seen.digest)
-    await at.planner.send([at.planner._event(seen.home, settled)])
+    await at.planner.send([at.planner.event(seen.home, settled)])
     await until(lambda: job in journal, "its end")
 
 

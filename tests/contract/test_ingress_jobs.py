@@ -241,7 +241,7 @@ async def test_events_of_stale_epochs_are_not_shown() -> None:
         await at.planner.begin(seen.home)
         lie = Result(job=job, status=Status.FAILED, accepted_at=0, finished_at=0)
         zombie = events.JobSettled(epoch=stale, job=job, at=0, result=lie)
-        await at.planner.send([at.planner._event(seen.home, zombie)])
+        await at.planner.send([at.planner.event(seen.home, zombie)])
         await at.planner.release(job)
         assert (await in_state(at.client, job, "settled"))["result"]["status"] == "succeeded"
 

@@ -102,12 +102,12 @@ async def test_more_people_are_asked_by_an_event_and_none_by_another(tmp_path: P
         assert (await at.client.get("/v1/reviews?mine=true", headers=A2)).json()["reviews"] == []
         seen = at.planner.jobs[job]
         of = {"epoch": at.planner.epochs[seen.home], "job": job, "at": 1.0, "step": StepId(STEP)}
-        await at.planner.send([at.planner._event(seen.home, ReviewEscalated(**of))])
+        await at.planner.send([at.planner.event(seen.home, ReviewEscalated(**of))])
         mine = lambda: at.client.get("/v1/reviews?mine=true", headers=A2)
         async with asyncio.timeout(5):
             while not (await mine()).json()["reviews"]:
                 pass
-        await at.planner.send([at.planner._event(seen.home, ReviewWithdrawn(**of))])
+        await at.planner.send([at.planner.event(seen.home, ReviewWithdrawn(**of))])
         await until(lambda: not list(at.ingress.door.events.reviews), "withdrawn")
         assert code(await say(at, path, A2)) == (409, "review_over")
 
@@ -136,9 +136,9 @@ async def test_a_new_instance_knows_what_is_open(snapshot: bool, tmp_path: Path)
         of = {"epoch": opened.epoch, "job": job, "at": 1.0, "snapshot": "s", "part": 0, "parts": 1}
         place = 0
         if snapshot:
-            place = await at.planner.send([at.planner._event(home, events.JobSnapshot(**of, facts=(opened.to_bytes().decode(),)))])
+            place = await at.planner.send([at.planner.event(home, events.JobSnapshot(**of, facts=(opened.to_bytes().decode(),)))])
         await at.planner.commit(home, place)
-        await at.planner.send([at.planner._event(home, events.CallerJoined(epoch=opened.epoch, job="other", at=1.0)) for _ in range(5)])
+        await at.planner.send([at.planner.event(home, events.CallerJoined(epoch=opened.epoch, job="other", at=1.0)) for _ in range(5)])
         settings = IngressSettings(**QUICK, keys_file=at.ingress.door.settings.keys_file, events_lookback=0)
         other = Ingress(environment(at.log, at.topics, SystemClock(), "other", grace_seconds=3.0), settings)
         async with running(other) as client:

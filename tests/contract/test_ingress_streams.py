@@ -161,7 +161,7 @@ async def answered(at: World, job: str, agent: str) -> None:
         events_of.AttemptFailed(**base, at=10.5, attempt=1, failure=failure, retry_after_seconds=0.1),
         events_of.StepAnswered(**base, at=11.25, attempt=2, node="node-2", answer=Answer(text=SECRET)),
     ]
-    await at.planner.send([at.planner._event(seen.home, fact) for fact in facts])
+    await at.planner.send([at.planner.event(seen.home, fact) for fact in facts])
 
 
 def comments(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from shared.clock import SystemClock
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
-from tests.support.log_behaviour import CASES
+from tests.contract.log.cases import CASES
 from tests.support.log_bench import Bench, Case
 from tests.support.raw_batches import batch, bomb, write_raw
 

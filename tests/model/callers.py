@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.owners import fates, owns, put, rebalances
 from tests.model.search import Step
 
 DROPPED = "c"
@@ -144,10 +145,6 @@ def valid(events: tuple[Event, ...]) -> Iterator[tuple[int, Event]]:
             yield offset, event
 
 
-def put(state: State, at: int, planner: Planner) -> State:
-    return state._replace(planners=(planner, state.planners[1]) if at == 0 else (state.planners[0], planner))
-
-
 def put_ingress(state: State, at: int, ingress: Ingress) -> State:
     return state._replace(ingresses=(ingress, state.ingresses[1]) if at == 0 else (state.ingresses[0], ingress))
 
@@ -160,30 +157,15 @@ def send(state: State, at: int, planner: Planner, event: Event) -> State:
     return put(state, at, planner)._replace(appends=state.appends | {Append(at, planner.life, event)})
 
 
-def assigned(state: State, at: int) -> State:
-    generation = state.generation + 1
-    return put(state, at, Planner("start", generation, state.planners[at].life))._replace(owner=at, generation=generation)
-
-
-def owns(state: State, at: int) -> bool:
-    return state.owner == at and state.planners[at].generation == state.generation
+def lost(state: State, at: int) -> State:
+    """What a planner has under way."""
+    appends = frozenset(append for append in state.appends if append.by != at)
+    return state._replace(appends=appends, finals=frozenset(final for final in state.finals if final.by != at))
 
 
 def planner_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
     planner = state.planners[at]
-    if planner.doing in ("idle", "dead"):
-        if state.owner == at:
-            yield Step(f"the session of P{at} times out", assigned(state, 1 - at))
-        return
-    if state.crashes:
-        dead = put(state, at, Planner("dead", life=planner.life))._replace(crashes=state.crashes - 1)
-        yield Step(f"P{at} crashes", dead, fault=True)
-        appends = frozenset(append for append in state.appends if append.by != at)
-        finals = frozenset(final for final in state.finals if final.by != at)
-        if (appends, finals) != (state.appends, state.finals):
-            yield Step(f"P{at} crashes, what it has under way is lost", dead._replace(appends=appends, finals=finals), fault=True)
-    if not owns(state, at):
-        yield Step(f"P{at} notices the rebalance", put(state, at, Planner(life=planner.life)))
+    yield from fates(state, at, lost)
     if planner.doing == "start":
         taking = Planner("taking", planner.generation, planner.life + 1, position=state.position)
         yield Step(f"P{at} sends PlannerStarted", send(state, at, taking, Event("started", at)))
@@ -277,9 +259,7 @@ def kafka_steps(state: State, rule: Rule) -> Iterator[Step[State]]:
         ingress, after = rule.callers[final.caller][0], state._replace(finals=state.finals - {final})
         told = ingress is not None and state.callers[final.caller].doing != "gone"
         yield Step(f"{final} arrives", tell(after, ingress, final.job, final.answer, rule) if told and ingress is not None else after)
-    other = 1 - state.owner
-    if state.rebalances and state.planners[other].doing in ("idle", "dead"):
-        yield Step(f"P{other} is assigned", assigned(state, other)._replace(rebalances=state.rebalances - 1), fault=True)
+    yield from rebalances(state)
 
 
 def tell(state: State, at: int, job: str, answer: str, rule: Rule) -> State:

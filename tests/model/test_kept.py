@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+from tests.model.owners import fates, is_there, owns, put, rebalances
 from tests.model.search import Explored, Step, checks, explore, valid
 
 DISTANCE = 4
@@ -142,37 +143,13 @@ def due(state: State, planner: Planner, rule: Rule) -> list[Thing]:
     return sorted(late, key=lambda thing: thing.place)[:PORTION]
 
 
-def put(state: State, at: int, planner: Planner) -> State:
-    return state._replace(planners=(planner, state.planners[1]) if at == 0 else (state.planners[0], planner))
-
-
 def send(state: State, at: int, planner: Planner, *events: Event) -> State:
     return put(state, at, planner)._replace(appends=state.appends | {Append(at, planner.life, events)})
 
 
-def assigned(state: State, at: int) -> State:
-    generation = state.generation + 1
-    return put(state, at, Planner("start", generation, state.planners[at].life))._replace(owner=at, generation=generation)
-
-
-def owns(state: State, at: int) -> bool:
-    return state.owner == at and state.planners[at].generation == state.generation
-
-
 def planner_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
     planner = state.planners[at]
-    if planner.doing in ("idle", "dead"):
-        if state.owner == at:
-            yield Step(f"the session of P{at} times out", assigned(state, 1 - at))
-        return
-    if state.crashes:
-        dead = put(state, at, Planner("dead", life=planner.life))._replace(crashes=state.crashes - 1)
-        yield Step(f"P{at} crashes", dead, fault=True)
-        mine = {append for append in state.appends if append[:2] == (at, planner.life)}
-        if mine:
-            yield Step(f"P{at} crashes, its append is lost", dead._replace(appends=state.appends - mine), fault=True)
-    if not owns(state, at):
-        yield Step(f"P{at} notices the rebalance", put(state, at, Planner(life=planner.life)))
+    yield from fates(state, at)
     if planner.doing == "start":
         taking = Planner("taking", planner.generation, planner.life + 1, next=max(state.watermark, state.deleted))
         yield Step(f"P{at} reads {taking.next}, sends PlannerStarted", send(state, at, taking, Event("started", at)))
@@ -243,12 +220,10 @@ def steps(state: State, rule: Rule) -> Iterator[Step[State]]:
         if planner.life == append.life and planner.doing in ("taking", "appending"):
             after = acknowledged(after, append.by, base, append.events, rule)
         yield Step(f"P{append.by}'s {[event.kind for event in append.events]} lands at {base}", after)
-    other = 1 - state.owner
-    if state.rebalances and state.planners[other].doing in ("idle", "dead"):
-        yield Step(f"P{other} is assigned", assigned(state, other)._replace(rebalances=state.rebalances - 1), fault=True)
+    yield from rebalances(state)
     owner = state.planners[state.owner]
     idle = owner.doing == "ready" and owner.next == len(state.events) and not due(state, owner, rule) and not state.appends
-    if state.days and idle and state.watermark == watermark(owner, rule) and state.planners[other].doing in ("idle", "dead"):
+    if state.days and idle and state.watermark == watermark(owner, rule) and not is_there(state, 1 - state.owner):
         today = state.today + 1
         deleted = sum(event.day < today - 1 for event in state.events)
         passed = state._replace(today=today, days=state.days - 1, deleted=deleted, portion=False)

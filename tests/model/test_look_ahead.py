@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+from tests.model.owners import fates, owns, put, rebalances
 from tests.model.search import Explored, Step, checks, explore, valid
 
 
@@ -159,37 +160,13 @@ def watermark(planner: Planner, rule: Rule) -> int:
     return lowest
 
 
-def put(state: State, at: int, planner: Planner) -> State:
-    return state._replace(planners=(planner, state.planners[1]) if at == 0 else (state.planners[0], planner))
-
-
 def send(state: State, at: int, planner: Planner, event: Event) -> State:
     return put(state, at, planner)._replace(appends=state.appends | {Append(at, planner.life, event)})
 
 
-def assigned(state: State, at: int) -> State:
-    generation = state.generation + 1
-    return put(state, at, Planner("start", generation, state.planners[at].life))._replace(owner=at, generation=generation)
-
-
-def owns(state: State, at: int) -> bool:
-    return state.owner == at and state.planners[at].generation == state.generation
-
-
 def planner_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
     planner = state.planners[at]
-    if planner.doing in ("idle", "dead"):
-        if state.owner == at:
-            yield Step(f"the session of P{at} times out", assigned(state, 1 - at))
-        return
-    if state.crashes:
-        dead = put(state, at, Planner("dead", life=planner.life))._replace(crashes=state.crashes - 1)
-        yield Step(f"P{at} crashes", dead, fault=True)
-        mine = {append for append in state.appends if append[:2] == (at, planner.life)}
-        if mine:
-            yield Step(f"P{at} crashes, its append is lost", dead._replace(appends=state.appends - mine), fault=True)
-    if not owns(state, at):
-        yield Step(f"P{at} notices the rebalance", put(state, at, Planner(life=planner.life)))
+    yield from fates(state, at)
     if planner.doing == "start":
         committed = state.committed
         taking = Planner(
@@ -264,9 +241,7 @@ def steps(state: State, rule: Rule) -> Iterator[Step[State]]:
         if planner.life == append.life and planner.doing in ("taking", "appending"):
             after = put(after, append.by, acknowledged(after, append.by, offset, append.event, rule))
         yield Step(f"P{append.by}'s {append.event} lands at {offset}", after)
-    other = 1 - state.owner
-    if state.rebalances and state.planners[other].doing in ("idle", "dead"):
-        yield Step(f"P{other} is assigned", assigned(state, other)._replace(rebalances=state.rebalances - 1), fault=True)
+    yield from rebalances(state)
     if state.anew:
         anew = state._replace(topic=1, kinds=rule.kinds_anew, anew=0)
         yield Step("the topic is made anew, its position kept", anew, fault=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 import subprocess
@@ -21,62 +20,52 @@ from infra.cli import run as cli
 from infra.native import http
 from infra.native.settings import NativeSettings
 from infra.native.stack import Stack
-from shared.clock import LoopClock
 from shared.contracts.headers import envelope
 from shared.contracts.result import Result, Status
 from shared.errors import ConfigurationError
-from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, TopicPartition
-from shared.processing.provision import new_topics
-from shared.service import Environment
 from shared.service.configuration import ShellSettings, ports_of
 from shared.services import NAMES, listed
-from shared.settings import ClusterSettings
-from shared.topics import Topics
+from shared.topics import TopicSettings
 from tests.support.counter.app import ResultCounter, build
+from tests.support.stage import Stage
 from tests.support.virtual_loop import within
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tests.support.counter"
 
 
-class World:
+class World(Stage):
     """A log with results in it, and counters."""
 
-    def __init__(self) -> None:
-        self.clock, self.topics = LoopClock(), Topics()
-        self.log = MemoryLog(self.clock, random=Random(1))
-        self.log.create(new_topics(self.topics))
-        self.lives = 0
+    lives = 0
 
     def ends(self, tenant: str, jobs: int) -> None:
         values = [
             Result(job=f"{tenant}-{n}", tenant=tenant, status=Status.SUCCEEDED, accepted_at=0.0, finished_at=1.0) for n in range(jobs)
         ]
-        self.write(0, *(value.to_bytes() for value in values))
+        self.tell(0, *(value.to_bytes() for value in values))
 
-    def write(self, partition: int, *values: bytes) -> None:
-        topic = self.topics.results
-        self.log.write(TopicPartition(topic, partition), [Message(topic, value, b"k", partition, envelope("result")) for value in values])
+    def tell(self, partition: int, *values: bytes) -> None:
+        for value in values:
+            self.write(self.topics.results, partition, value, envelope("result"), b"k")
 
     @asynccontextmanager
     async def counter(self) -> AsyncIterator[ResultCounter]:
         """One life of it; told to stop at the end."""
         self.lives += 1
-        process, stop = self.log.process(f"counter-{self.lives}"), asyncio.Event()
-        made = build(Environment(ClusterSettings(), process, self.clock, Random(2), self.topics, f"counter-{self.lives}"))
-        task = asyncio.create_task(made.run(stop))
+        name = f"counter-{self.lives}"
+        made = build(self.environment(name, Random(2)))
+        self.run(name, made)
         yield made
-        stop.set()
-        await task
+        await self.stop(name)
 
-    def committed(self) -> int | None:
-        return self.log.group("tutti-counter").offsets.get(TopicPartition(self.topics.results, 0))
+    def counted_to(self) -> int | None:
+        return self.committed(self.topics.results, group="tutti-counter")
 
 
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
-    yield World()
+    yield World(TopicSettings())
 
 
 simulated = within(world)
@@ -97,7 +86,7 @@ async def test_it_counts_and_goes_on_where_it_stopped(it: World) -> None:
         assert counted("acme") == 500
         it.ends("acme", 7)
         await it.clock.sleep(0.2)
-    assert it.committed() == 507
+    assert it.counted_to() == 507
     it.ends("acme", 3)
     async with it.counter():
         await it.clock.sleep(10.0)
@@ -107,15 +96,15 @@ async def test_it_counts_and_goes_on_where_it_stopped(it: World) -> None:
 @simulated
 async def test_an_odd_record_is_a_dead_letter_and_stops_nobody(it: World) -> None:
     """Committed past only once it lies there."""
-    it.write(0, b"no result")
+    it.tell(0, b"no result")
     it.ends("globex", 5)
     it.log.faults.away[it.topics.dead_letters] = 30.0
     async with it.counter():
         await it.clock.sleep(10.0)
-        assert (counted("globex"), it.committed()) == (5, 0)
+        assert (counted("globex"), it.counted_to()) == (5, 0)
         it.log.faults.heal()
         await it.clock.sleep(60.0)
-        assert it.committed() == 6
+        assert it.counted_to() == 6
 
 
 def test_all_who_know_of_services_find_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     known = settings.topics().settings.model_copy(update={"capabilities": ("chat", "research")})
     monkeypatch.setattr(settings, "worker", worker)
     monkeypatch.setattr(settings, "topics", lambda: Topics(known))
-    monkeypatch.setattr(nodes, "_PARAMETERS", nodes._PARAMETERS.with_(answer_tokens=(10, 10), jitter=0.0))
+    monkeypatch.setattr(nodes, "PARAMETERS", nodes.PARAMETERS.with_(answer_tokens=(10, 10), jitter=0.0))
     return by_name
 
 

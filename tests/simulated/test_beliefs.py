@@ -95,7 +95,7 @@ def test_the_registry_holds_what_history_says(killed_after: float | None) -> Non
             submit(world, range(JOBS // 2, JOBS))
             await world.until(lambda: world.finished() == JOBS)
             await asyncio.sleep(2 * TELL_SECONDS)
-            world.check_laws(JOBS)
+            await world.check_laws(JOBS)
             here, there = told(world), judged(world)
             assert total(here) <= total(there) + 0.1
             assert same(here, there) or killed_after in (0.3, 2.0)

@@ -52,7 +52,7 @@ async def test_kills_at_any_point_lose_nothing(it: Cluster) -> None:
     for round_ in range(5):
         it.delay(f"d{round_}")
         await it.clock.sleep(it.random.uniform(4.0, 9.0))
-        await it.kill(f"d{round_}")
+        it.kill(f"d{round_}")
     it.delay("last")
     await it.until(lambda: len(arrived(it)) == len(due), seconds=60.0)
     for record in it.records(TARGET):
@@ -167,7 +167,7 @@ async def test_what_came_back_from_delay_and_is_read_again_goes_there_once(it: C
     for owner in ("r1", "r2", "r3"):
         await it.clock.sleep(60.0)
         assert it.committed("steps.chat.standard") in (None, 0)
-        await it.kill(owner)
+        it.kill(owner)
         it.router(f"r{int(owner[1]) + 1}")
     before = len(it.records("steps.chat.standard"))
     assert before > 12

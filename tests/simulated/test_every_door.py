@@ -81,7 +81,7 @@ class Doors:
 
     async def open(self) -> None:
         await self.world.__aenter__()
-        self.world._declare(KIND, "root", api_key("root", role=Role.ADMIN).to_bytes())
+        self.world.declare(KIND, "root", api_key("root", role=Role.ADMIN).to_bytes())
         self.world.start_all()
         assert await self.world.until(lambda: all(found.service.readiness().ready for found in self.world.instances.values()), 60.0)
         made = await self.ask(Request("POST", "/v1/keys", {"name": "team", "tenant": "team"}, (ROOT,), gives_up_after=60.0))

@@ -71,7 +71,7 @@ async def guarded() -> AsyncIterator[World]:
             "rotated": ApiKey(tenant="a", role=Role.ADMIN, secrets=rotated, at=0.0),
         }
         for name, key in keys.items():
-            world._declare(KIND, name, key.to_bytes())
+            world.declare(KIND, name, key.to_bytes())
         world.start_all()
         assert await world.until(lambda: all(found.service.readiness().ready for found in world.instances.values()), 60.0)
         topic = world.topics.registry

@@ -132,7 +132,7 @@ def test_a_job_whose_taking_in_fails_has_its_one_result(where: str, patch: pytes
         told = [Final.model_validate_json(reply).result for reply in world.values("replies.test")]
         assert all(result in results(world) for result in told)
         assert planner.readiness().ready
-        world.check_laws(3)
+        await world.check_laws(3)
 
     simulated(scenario)()
 
@@ -168,7 +168,7 @@ async def test_a_passing_failure_costs_nobody_anything(world: World) -> None:
         assert len(failures) == TRIES - 1
         assert set(ends(world).values()) == {None}
         assert letters(world) == []
-        world.check_laws(2)
+        await world.check_laws(2)
 
 
 @simulated
@@ -183,7 +183,7 @@ async def test_an_outcome_whose_folding_fails_is_a_dead_letter_and_ends_its_job(
         await others_go_on(world, 3)
         assert ends(world)["odd"] is FailureKind.INTERNAL
         assert {letter.code for letter in letters(world)} == {"internal"}
-        world.check_laws(3)
+        await world.check_laws(3)
 
 
 def _failing_outcome(real: Any) -> Any:
@@ -208,7 +208,7 @@ async def test_a_job_that_cannot_be_driven_ends_as_internal(world: World) -> Non
         assert ends(world)["odd"] is FailureKind.INTERNAL
         assert letters(world) == []
         assert planner.readiness().ready
-        world.check_laws(3)
+        await world.check_laws(3)
 
 
 @simulated
@@ -310,8 +310,8 @@ def test_upkeep_that_fails_is_left_undone_and_said(part: str, patch: pytest.Monk
             world.declare(tenant, TenantLimits(calls=1_000))
         planner = world.start("p")
         await world.until(lambda: planner.readiness().ready)
-        serve = world._handle
-        patch.setattr(world, "_handle", lambda step: None if step.job == "odd" else serve(step))
+        serve = world.handle
+        patch.setattr(world, "handle", lambda step: None if step.job == "odd" else serve(step))
         world.produce(ODD)
         failures = failing(patch, *UPKEEP[part])
         for number in range(30):

@@ -53,7 +53,7 @@ async def test_one_id_is_one_job_wherever_its_records_lie(world: World) -> None:
     assert accepted(world) == [(home("mine"), "mine")]
     assert world.runs == 1
     assert letters(world) == []
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated
@@ -65,7 +65,7 @@ async def test_two_tenants_with_one_id_have_two_jobs(world: World) -> None:
     await world.until(lambda: world.finished() == 3)
     assert set(world.results()) == {"mine", "a/mine", "b/mine"}
     assert {where for where, _ in accepted(world)} == {home("mine")}
-    world.check_laws(3)
+    await world.check_laws(3)
 
 
 @simulated
@@ -177,7 +177,7 @@ async def test_a_record_is_sent_on_before_it_is_committed_past(world: World) -> 
     world.start("p")
     await world.until(lambda: world.finished() == 12)
     await asyncio.sleep(20)
-    world.check_laws(12)
+    await world.check_laws(12)
 
 
 @simulated

@@ -118,7 +118,7 @@ def test_the_next_turn_reads_what_was_said() -> None:
             assert await read(world, step_of(world, "other")) == [("user", "question")]
             await world.until(lambda: known(world).current is None)
             assert known(world).ended == 3
-            world.check_laws(4)
+            await world.check_laws(4)
             the_law(world)
 
     run(body())
@@ -139,7 +139,7 @@ async def storm(seed: int) -> None:
         storms.heal(world)
         await world.until(lambda: world.finished() == 24)
         await world.until(lambda: all(known(world, c).current is None and known(world, c).ended == 12 for c in "cd"))
-        world.check_laws(24)
+        await world.check_laws(24)
         the_law(world)
         for conversation in "cd":
             await one_after_the_other(world, conversation)

@@ -100,7 +100,7 @@ async def test_a_job_is_delayed_in_sight_of_everybody_and_then_runs(world: World
     await world.until(lambda: world.finished() == 1)
     [accepted] = of(world, JobAccepted)
     assert 0 <= accepted.at - due < 0.5
-    world.check_laws(1)
+    await world.check_laws(1)
     delay.kill()
 
 
@@ -142,7 +142,7 @@ async def test_a_delayed_job_that_is_cancelled_ends_at_once_and_never_runs(world
     await pass_days(world, 3)
     assert len(world.steps_seen) == 150
     assert not any(event.job == "d1" for event in of(world, JobAccepted))
-    world.check_laws(151)
+    await world.check_laws(151)
     delay.kill()
 
 
@@ -208,7 +208,7 @@ async def test_a_backoff_survives_its_planner(world: World) -> None:
     waited = world.clock.monotonic() - taken
     assert -0.2 <= waited - failed.retry_after_seconds <= 3.0
     assert [step.attempt for step in world.steps_seen] == [1, 2]
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 async def _storm(world: World, delay: DelayProcess) -> None:
@@ -255,7 +255,7 @@ async def _one(seed: int) -> None:
         faults.heal()
         await world.until(lambda: world.finished() == count, seconds=1_000)
         await asyncio.sleep(400)
-        world.check_laws(count)
+        await world.check_laws(count)
         ran = {step.job for step in world.steps_seen}
         assert not ran & sure, f"cancelled long before they were due, and run: {ran & sure}"
         assert all(status_of(world, job) == "cancelled" for job in sure)

@@ -46,7 +46,7 @@ async def test_a_small_tenant_does_not_wait_for_a_large_one(world: World) -> Non
     await world.until(lambda: _ended(world, "small") == SMALL)
     assert _ended(world, "large") < 60
     await world.until(lambda: world.finished() == LARGE + SMALL)
-    world.check_laws(LARGE + SMALL)
+    await world.check_laws(LARGE + SMALL)
 
 
 @simulated
@@ -63,7 +63,7 @@ async def test_a_crash_after_jobs_were_taken_out_of_order(world: World) -> None:
     world.start("q")
     await world.until(lambda: world.finished() == LARGE + SMALL)
     await asyncio.sleep(5)
-    world.check_laws(LARGE + SMALL)
+    await world.check_laws(LARGE + SMALL)
     assert ended_before < LARGE
     accepted = [event.source for event in world.history(0) if isinstance(event, JobAccepted)]
     assert len(accepted) == len(set(accepted)) == LARGE + SMALL
@@ -157,7 +157,7 @@ def test_over_a_backlog_longer_than_the_window_tenants_get_the_same() -> None:
             got = [_ended(world, f"t{tenant}") for tenant in range(1, 11)]
             assert sum(got) ** 2 / (10 * sum(one * one for one in got)) > 0.95, got
             await world.until(lambda: world.finished() == len(queue))
-            world.check_laws(len(queue))
+            await world.check_laws(len(queue))
 
     run(body())
 
@@ -181,7 +181,7 @@ def test_a_tenant_whose_records_lie_anywhere_gets_as_much_as_one_whose_ids_are_k
             assert min(got.values()) > 0.75 * max(got.values()), got
             assert len(world.values(world.topics.jobs(PriorityClass.STANDARD))) > 2_000, "many were sent on"
             await world.until(lambda: world.finished() == 1_800)
-            world.check_laws(1_800)
+            await world.check_laws(1_800)
 
     run(body())
 
@@ -221,7 +221,7 @@ async def test_a_successor_knows_what_was_taken_ahead_by_the_bitmap(world: World
         await asyncio.sleep(20)
     await world.until(lambda: world.finished() == 520)
     await asyncio.sleep(5)
-    world.check_laws(520)
+    await world.check_laws(520)
     sources = [event.source for event in world.history(0) if isinstance(event, JobAccepted)]
     assert len(sources) == len(set(sources)) == 520
 

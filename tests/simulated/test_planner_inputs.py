@@ -28,7 +28,7 @@ async def test_a_forgotten_group_starts_over_without_doubling(world: World) -> N
     world.log.group(world.topics.settings.prefix + "tutti-planner").offsets.clear()
     world.start("q")
     await asyncio.sleep(30)
-    world.check_laws(1)
+    await world.check_laws(1)
     assert world.runs == 1
 
 
@@ -45,7 +45,7 @@ async def test_the_same_client_id_twice_is_one_job(world: World) -> None:
     assert final.correlation == b"c2"
     assert [final.result.to_bytes()] == world.results()["mine"]
     assert world.runs == 1
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated
@@ -59,7 +59,7 @@ async def test_the_same_client_id_with_another_body_is_refused(world: World) -> 
     final = Final.model_validate_json(world.values("replies.test")[0])
     assert final.result.failure is not None
     assert "another body" in final.result.failure.message
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated
@@ -72,7 +72,7 @@ async def test_a_due_timer_waits_for_outcomes_already_in_the_log(world: World) -
     world.produce(b'{"prompt": "a"}')
     await settled(world)
     assert world.runs == 1
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated
@@ -90,7 +90,7 @@ async def test_a_silent_node_costs_an_attempt_not_the_job(world: World) -> None:
     world.outcome(_Raw(routed))
     await settled(world)
     assert [s.attempt for s in world.steps_seen] == [1, 2]
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 class _Raw:
@@ -123,7 +123,7 @@ async def test_bad_records_do_not_stop_the_partition(world: World) -> None:
     assert len(letters) == 7
     assert len(world.values("replies.test")) == 1
     assert b'"failed"' in world.values("replies.test")[0]
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated
@@ -156,7 +156,7 @@ async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
     await world.until(lambda: len(world.values("replies.test")) == 1)
     assert [Final.model_validate_json(world.values("replies.test")[0]).result.to_bytes()] == world.results()["mine"]
     assert world.runs == 202
-    world.check_laws(202)
+    await world.check_laws(202)
 
 
 @simulated
@@ -176,7 +176,7 @@ async def test_a_client_id_is_recognised_when_the_job_is_forgotten(world: World)
     assert [final.to_bytes() for final in finals[:3]] == world.results()["mine"] * 3
     assert finals[3].failure is not None
     assert "another body" in finals[3].failure.message
-    world.check_laws(4)
+    await world.check_laws(4)
 
 
 @simulated
@@ -203,7 +203,7 @@ async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) 
     assert {f.to_bytes() for f in finals if f.failure is None} == {world.results()[name][0] for name in names}
     assert ["another body" in f.failure.message for f in finals if f.failure is not None] == [True, True]
     await settled(world, 202)
-    world.check_laws(202)
+    await world.check_laws(202)
 
 
 @simulated
@@ -223,7 +223,7 @@ async def test_killed_while_jobs_wait_for_recent_ids(world: World) -> None:
     world.log.faults.heal()
     world.start("r")
     await settled(world, 7)
-    world.check_laws(7)
+    await world.check_laws(7)
 
 
 @simulated
@@ -241,7 +241,7 @@ async def test_outcomes_that_are_read_before_their_job_are_waste_and_cost_it_not
     assert [step.attempt for step in world.steps_seen] == [1, 1]
     assert len({step.id for step in world.steps_seen}) == 1
     assert starts(world) == 2
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated
@@ -273,4 +273,4 @@ async def test_a_backlog_of_client_given_ids_waits_for_recent_ids_without_spinni
         world.produce(json.dumps({"prompt": f"q{number}", "id": f"mine-{number}"}).encode())
     world.start("q")
     await settled(world, 120)
-    world.check_laws(120)
+    await world.check_laws(120)

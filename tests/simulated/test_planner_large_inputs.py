@@ -70,7 +70,7 @@ async def test_a_large_job_is_one_job_by_reference(world: World) -> None:
         assert [(turn.role, len(turn.content)) for turn in given.messages] == [("system", 9), ("user", 200_000)]
     kept = [world.topics.job_events, world.topics.outcomes, world.topics.results, *world.topics.all_steps()]
     assert max(len(value) for topic in kept for value in world.values(topic)) < INLINE_BYTES
-    world.check_laws(2)
+    await world.check_laws(2)
 
 
 @simulated
@@ -88,7 +88,7 @@ async def test_what_its_pattern_asks_for_stays_with_it(world: World) -> None:
     assert ends.pop("picks").status is Status.SUCCEEDED
     assert {end.failure and end.failure.kind for end in ends.values()} == {FailureKind.INVALID_JOB}
     assert [event.request.input for event in accepted(world) if event.job == "picks"] == [{"among": ["vote"], "seconds": 30}]
-    world.check_laws(len(accepted(world)))
+    await world.check_laws(len(accepted(world)))
 
 
 @simulated
@@ -117,7 +117,7 @@ async def test_killed_at_any_moment_it_is_there_once(world: World) -> None:
     world.start("p")
     await world.until(lambda: world.finished() == 12)
     await asyncio.sleep(20)
-    world.check_laws(12)
+    await world.check_laws(12)
     for event in accepted(world):
         assert isinstance(event.request, HeldJob)
         await read(world, event.request.input_ref)
@@ -137,7 +137,7 @@ async def test_where_nothing_can_be_kept_the_others_go_on(world: World) -> None:
     world.log.faults.heal()
     world.start("p")
     await world.until(lambda: world.finished() == 80)
-    world.check_laws(80)
+    await world.check_laws(80)
 
 
 @simulated
@@ -201,7 +201,7 @@ async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World)
     world.node.silent = 0.0
     await world.until(lambda: world.finished() == 1, seconds=2 * DAY)
     assert b'"succeeded"' in world.results()["large"][0]
-    world.check_laws(1)
+    await world.check_laws(1)
 
 
 @simulated

@@ -45,7 +45,7 @@ async def _one(seed: int) -> None:
         heal(world)
         await world.until(lambda: world.finished() == JOBS, seconds=2_000)
         await asyncio.sleep(60)
-        world.check_laws(JOBS)
+        await world.check_laws(JOBS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

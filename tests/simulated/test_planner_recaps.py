@@ -41,7 +41,7 @@ def test_older_turns_are_summed_up(pattern: str) -> None:
             for number in range(14):
                 ask(world, f"job-{number}", f"question {number} {SAID * 3}", pattern=pattern)
                 await world.until(lambda number=number: known_ended(world) == number + 1)  # type: ignore[misc]
-            world.check_laws(14)
+            await world.check_laws(14)
             for step in world.steps_seen:
                 said = await read(world, step)
                 assert sum(len(text) for _, text in said) < 4 * (300 + 300) + 1_500
@@ -96,7 +96,7 @@ def test_a_recap_survives_its_planner() -> None:
                 world.kill("planner")
                 world.start("planner")
                 await world.until(lambda number=number: known_ended(world) == number)  # type: ignore[misc]
-            world.check_laws(number)
+            await world.check_laws(number)
             the_law(world)
             assert known(world).memory is not None
 

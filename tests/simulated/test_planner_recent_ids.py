@@ -41,7 +41,7 @@ async def test_every_id_of_the_window_is_known_over_take_overs(world: World) -> 
         ask(world, range(150 * life + 150))
         await asyncio.sleep(60)
         assert world.runs == 300 * life + 300
-    world.check_laws(1_200)
+    await world.check_laws(1_200)
     groups = [event for event in world.history(0) if isinstance(event, IdsRemembered)]
     assert max(len(group.earlier) for group in groups) > 2
 
@@ -69,7 +69,7 @@ async def test_nobody_waits_for_the_ids_of_others(world: World) -> None:
         await asyncio.sleep(5.0)
         assert world.finished() == 402
         await settled(world, 802)
-    world.check_laws(802)
+    await world.check_laws(802)
 
 
 @simulated

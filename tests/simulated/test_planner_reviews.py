@@ -66,7 +66,7 @@ def test_an_approval_after_seven_days_and_two_restarts_goes_on_once() -> None:
             say(world, "ann", "edit", "better")
             say(world, "bob", "reject")
             await world.until(lambda: world.finished() == 1)
-            world.check_laws(1)
+            await world.check_laws(1)
             assert [event.by for event in of_kind(world, ReviewDecided)] == ["ann"]
             assert len(of_kind(world, StepAsked)) == 2
             assert results(world)[0].status is Status.SUCCEEDED
@@ -91,7 +91,7 @@ def test_more_jobs_wait_for_people_than_may_be_live() -> None:
             for opened in of_kind(world, ReviewOpened):
                 say(world, "ann", opened=opened)
             await world.until(lambda: world.finished() == 41)
-            world.check_laws(41)
+            await world.check_laws(41)
 
     run(body())
 
@@ -129,7 +129,7 @@ def test_laws_with_people_and_planners_that_die(seed: int) -> None:
                     await asyncio.sleep(draw.uniform(0, 12))
                     world.start(name)
             await world.until(lambda: world.finished() == 20)
-            world.check_laws(20)
+            await world.check_laws(20)
             check_reviews(world)
 
     run(body())

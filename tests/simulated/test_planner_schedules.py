@@ -84,7 +84,7 @@ async def test_each_run_begins_when_it_is_due(world: World) -> None:
     put(world, "s", None)
     await asyncio.sleep(60)
     assert fired(world, "s") == runs
-    world.check_laws(len(runs))
+    await world.check_laws(len(runs))
 
 
 @simulated
@@ -144,7 +144,7 @@ async def test_a_successor_knows_the_last_run_however_long_ago_it_was(world: Wor
     world.clock.ahead += 3_600.0
     await asyncio.sleep(60)
     assert len(fired(world, "s")) == 1
-    world.check_laws(151)
+    await world.check_laws(151)
 
 
 @simulated
@@ -213,7 +213,7 @@ async def _one(seed: int) -> None:
         accepted_once(world)
         begun = sum(len(fired(world, name)) for name in names)
         await world.until(lambda: world.finished() == begun)
-        world.check_laws(begun)
+        await world.check_laws(begun)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

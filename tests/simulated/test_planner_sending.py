@@ -151,7 +151,7 @@ async def test_what_is_owed_is_read_again_by_a_successor(world: World) -> None:
     [letter] = world.values(world.topics.dead_letters)
     assert DeadLetter.model_validate_json(letter).offset == 0
     assert any(b'"n.b.1"' in value for value in world.values(world.topics.controls))
-    world.check_laws(5)
+    await world.check_laws(5)
 
 
 @simulated
@@ -298,7 +298,7 @@ async def test_a_job_that_cannot_be_delayed_ends_at_once(world: World) -> None:
         world.start("q")
         world.produce(b'{"prompt": "behind"}')
         await settled(world, 2)
-        world.check_laws(2)
+        await world.check_laws(2)
 
 
 @simulated
@@ -350,7 +350,7 @@ def test_a_kill_while_something_is_owed_loses_nothing(topic: str, fate: Fate) ->
             world.log.faults.heal()
             world.start("q")
             await asyncio.sleep(60.0)
-            world.check_laws(2)
+            await world.check_laws(2)
             assert {DeadLetter.model_validate_json(v).offset for v in world.values(world.topics.dead_letters)} == {0}
             assert any(b'"n.b.1"' in value for value in world.values(world.topics.controls))
             assert world.values(world.topics.delay("1h"))

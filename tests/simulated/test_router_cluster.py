@@ -13,6 +13,7 @@ from shared.contracts.chat import ChatMessage
 from shared.contracts.delayed import Delayed
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Needs
+from shared.contracts.outcome import StepFailed, StepRouted, StepUnplaced
 from shared.contracts.step import Step
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
@@ -40,7 +41,7 @@ async def test_a_step_reaches_its_node_with_all_it_needs(it: Cluster) -> None:
     await it.until(lambda: bool(node.done))
     await it.until(lambda: it.committed("steps.chat.standard", 2) == 1)
     assert node.records[0].value == asked.to_bytes()
-    (routed,) = it.routed()
+    (routed,) = it.outcomes(StepRouted)
     assert (routed.node, routed.mailbox, routed.offset, routed.model) == ("n1", 3, 0, MODEL.name)
     told = why.read(routed.why)
     assert told is not None
@@ -136,7 +137,7 @@ async def test_an_unplaceable_step_leaves_the_partition(it: Cluster) -> None:
     assert 1.0 <= sent.unplaced_seconds <= 2.0
     assert delayed.due_at is None
     assert delayed.seconds == pytest.approx(sent.unplaced_seconds, abs=0.3)
-    assert [told.missing for told in it.unplaced()] == [("model none:1b for chat",)] == [sent.missing]
+    assert [told.missing for told in it.outcomes(StepUnplaced)] == [("model none:1b for chat",)] == [sent.missing]
 
 
 @simulated
@@ -146,10 +147,10 @@ async def test_a_step_without_a_node_fails_at_the_limit_and_says_what_is_missing
     it.delay()
     it.router(no_node_limit_seconds=20.0)
     it.ask(step(needs=Needs(tags=("gpu",))))
-    seconds = await it.until(lambda: bool(it.failed()))
+    seconds = await it.until(lambda: bool(it.outcomes(StepFailed)))
     assert seconds + 1.0 >= 20.0
     assert seconds <= 26.0
-    (failed,) = it.failed()
+    (failed,) = it.outcomes(StepFailed)
     assert (failed.failure.kind, failed.failure.missing) == (FailureKind.NO_NODE, ("tag gpu",))
 
 
@@ -162,8 +163,8 @@ async def test_a_node_that_comes_later_gets_the_step(it: Cluster) -> None:
     await it.clock.sleep(30.0)
     node = it.node("n1", 0)
     await it.until(lambda: bool(node.done), seconds=12.0)
-    assert it.failed() == []
-    assert [told.missing for told in it.unplaced()] == [("a live node",)]
+    assert it.outcomes(StepFailed) == []
+    assert [told.missing for told in it.outcomes(StepUnplaced)] == [("a live node",)]
 
 
 @simulated
@@ -175,8 +176,8 @@ async def test_a_step_that_waits_for_a_busy_node_is_told_no_longer_to_miss_one(i
     await it.clock.sleep(10.0)
     node = it.node("n1", 0, seconds=200.0)
     await it.clock.sleep(100.0)
-    assert it.failed() == []
-    assert [told.missing for told in it.unplaced() if told.job == it.unplaced()[-1].job] == [("a live node",), ()]
+    assert it.outcomes(StepFailed) == []
+    assert [told.missing for told in it.outcomes(StepUnplaced) if told.job == it.outcomes(StepUnplaced)[-1].job] == [("a live node",), ()]
     await it.until(lambda: len(node.done) == 2, seconds=400.0)
 
 
@@ -186,8 +187,8 @@ async def test_a_step_that_no_window_holds_ends_at_once(it: Cluster) -> None:
     it.node("n1", 0, models=(MODEL.model_copy(update={"window": 2048}),))
     it.router()
     it.ask(step(messages=(ChatMessage(role="user", content="word " * 4_000),)))
-    await it.until(lambda: bool(it.failed()), seconds=6.0)
-    failure = it.failed()[0].failure
+    await it.until(lambda: bool(it.outcomes(StepFailed)), seconds=6.0)
+    failure = it.outcomes(StepFailed)[0].failure
     assert (failure.kind, failure.window) == (FailureKind.CONTEXT_LENGTH, 2048)
 
 
@@ -200,8 +201,8 @@ async def test_what_every_model_denies_is_told_within_seconds(it: Cluster) -> No
     it.delay()
     it.router()
     it.ask(step(model="auto", tools=(tool,)))
-    assert await it.until(lambda: bool(it.failed()), seconds=20.0) > 5.0
-    assert it.failed()[0].failure.kind is FailureKind.UNSUPPORTED
+    assert await it.until(lambda: bool(it.outcomes(StepFailed)), seconds=20.0) > 5.0
+    assert it.outcomes(StepFailed)[0].failure.kind is FailureKind.UNSUPPORTED
 
 
 @simulated
@@ -211,12 +212,12 @@ async def test_a_node_that_falls_silent_gets_nothing_more(it: Cluster) -> None:
     other = it.node("n2", 1)
     it.router()
     await it.clock.sleep(3.0)
-    await it.kill("n1")
+    it.kill("n1")
     await it.clock.sleep(6.0)
     for asked in numbered(10):
         it.ask(asked)
     await it.until(lambda: len(other.done) == 10)
-    assert {routed.node for routed in it.routed()} == {"n2"}
+    assert {routed.node for routed in it.outcomes(StepRouted)} == {"n2"}
 
 
 @simulated
@@ -225,10 +226,10 @@ async def test_a_step_past_its_deadline_fails_instead_of_running(it: Cluster) ->
     node = it.node("n1", 0, seconds=5.0)
     it.router()
     it.ask(step())
-    await it.until(lambda: bool(it.routed()))
+    await it.until(lambda: bool(it.outcomes(StepRouted)))
     it.ask(step(job="late", deadline_at=it.clock.wall() + 1.0))
-    await it.until(lambda: bool(it.failed()), seconds=2.0)
-    assert it.failed()[0].failure.kind is FailureKind.DEADLINE
+    await it.until(lambda: bool(it.outcomes(StepFailed)), seconds=2.0)
+    assert it.outcomes(StepFailed)[0].failure.kind is FailureKind.DEADLINE
     await it.clock.sleep(10.0)
     assert set(done(node)) == {"j1"}
 
@@ -299,7 +300,7 @@ async def test_a_killed_router_is_replaced(it: Cluster) -> None:
     for number, asked in enumerate(numbered(300)):
         it.ask(asked, partition=number % 6)
     await it.until(lambda: sum(len(node.done) for node in nodes) > 100)
-    await it.kill("r1")
+    it.kill("r1")
     await it.until(lambda: len(done(*nodes)) == 300, seconds=40.0)
     assert sum(done(*nodes).values()) < 300 + 60
 

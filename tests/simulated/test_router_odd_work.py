@@ -8,6 +8,7 @@ import pytest
 
 from services.router.fairness import WaitingSteps
 from shared.contracts.base import CLASSES
+from shared.contracts.outcome import StepRouted
 from tests.support.routing import step
 from tests.support.routing_cluster import Cluster, simulated
 
@@ -32,7 +33,7 @@ def test_work_that_concerns_no_step_ends_no_router(owner: type, name: str) -> No
             it.node("n2", 2)
             await it.clock.sleep(20.0)
             assert [reason for reason in service.readiness().reasons if "fails again and again" in reason]
-        await it.until(lambda: len({routed.step for routed in it.routed()}) == 8)
+        await it.until(lambda: len({routed.step for routed in it.outcomes(StepRouted)}) == 8)
         await it.clock.sleep(5.0)
         assert service.readiness().ready
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.contracts.outcome import StepRouted
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import TopicPartition
 from tests.support.routing import step
@@ -18,7 +19,7 @@ async def test_routed_is_sent_again_until_home_has_it(it: Cluster) -> None:
     await it.clock.sleep(2.0)
     assert it.committed("steps.chat.standard") in (None, 0)
     await it.until(lambda: it.committed("steps.chat.standard") == 1)
-    assert len(it.routed()) == 1
+    assert len(it.outcomes(StepRouted)) == 1
 
 
 @simulated
@@ -30,7 +31,7 @@ async def test_what_is_taken_up_needs_no_routed(it: Cluster) -> None:
     for asked in (step(job=f"j{number}", id=f"{number:032x}") for number in range(20)):
         it.ask(asked)
     await it.until(lambda: it.committed("steps.chat.standard") == 20)
-    assert not it.routed()
+    assert not it.outcomes(StepRouted)
 
 
 @simulated
@@ -43,8 +44,8 @@ async def test_what_is_only_read_is_told_of_within_a_second(it: Cluster) -> None
     await it.until(lambda: bool(node.records))
     await it.clock.sleep(0.3)
     assert not it.committed("steps.chat.standard")
-    assert not it.routed()
-    await it.until(lambda: len(it.routed()) == 1, seconds=0.7)
+    assert not it.outcomes(StepRouted)
+    await it.until(lambda: len(it.outcomes(StepRouted)) == 1, seconds=0.7)
     await it.until(lambda: it.committed("steps.chat.standard") == 1, seconds=0.5)
 
 
@@ -57,7 +58,7 @@ async def test_a_router_that_leaves_tells_at_once(it: Cluster) -> None:
     it.ask(step())
     await it.until(lambda: any(node.records for node in nodes))
     await it.stop("r1")
-    assert len(it.routed()) == 1
+    assert len(it.outcomes(StepRouted)) == 1
     it.router("r2")
     await it.clock.sleep(10.0)
     assert sum(len(node.records) for node in nodes) == 1

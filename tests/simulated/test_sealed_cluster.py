@@ -12,7 +12,7 @@ from shared.contracts.result import Status
 from shared.sealing.entries import DataKeys
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix
-from tests.support.cluster.laws import accepted_once, bounds, one_result, service_ends
+from tests.support.cluster.laws import bounds, service_ends, streams, verified
 from tests.support.cluster.simulation import simulate
 from tests.support.cluster.workload import Workload
 from tests.support.cluster.world import World
@@ -55,8 +55,9 @@ async def _shred(world: World) -> tuple[set[str], set[str]]:
     await world.clock.sleep(60.0)  # what is left of the erased tenant's ends, or is forgotten
     whose = tenants()
     forgotten = {id_ for id_, tenant in whose.items() if tenant == ERASED and id_ not in history.results}
-    laws = (one_result.check, accepted_once.check, service_ends.check)
-    broken = {str(found) for law in laws for found in law(world) if found.job is None or whose.get(found.job) != ERASED}
+    _, seen = await verified.check(world)
+    seen += [*streams.check(world), *service_ends.check(world)]
+    broken = {str(found) for found in seen if found.job is None or whose.get(found.job) != ERASED}
     # Its ids are as any other's afterwards: a new job ends as it should.
     load.produce({"id": "later", "prompt": "q", "tenant": ERASED})
     assert await world.until(lambda: f"{ERASED}/later" in history.results, 60.0)

@@ -100,7 +100,7 @@ def test_the_whole_limit_is_used_and_no_more() -> None:
                 submit(world, "free", number % 4, number=number)
                 await asyncio.sleep(0.05)
             await world.until(lambda: world.finished() == 120)
-            world.check_laws(120)
+            await world.check_laws(120)
             assert accepted(world)["small"]["calls"] == 30
             assert accepted(world)["free"]["calls"] == 60
             failed = [result.failure for result in outcomes(world) if result.status is Status.FAILED and result.failure]
@@ -139,7 +139,7 @@ def test_concurrent_jobs_of_a_tenant_are_bounded_over_all_homes() -> None:
             for number in range(40):
                 submit(world, "few", number % 4, chain=number % 3 == 0, number=number)
             await world.until(lambda: world.finished() == 40)
-            world.check_laws(40)
+            await world.check_laws(40)
             assert all(result.status is Status.SUCCEEDED for result in outcomes(world))
             assert 2 <= running_at_once(world, "few") <= 3
 
@@ -259,7 +259,7 @@ def test_no_seed_accepts_more_than_a_limit(seed: int) -> None:
             await storming
             heal(world)
             await world.until(lambda: world.finished() >= 40, 1_000)
-            world.check_laws(40)
+            await world.check_laws(40)
             _check_limits(world, limits)
 
     try:

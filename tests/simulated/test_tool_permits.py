@@ -79,7 +79,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 def declare(at: World, *, idempotent: bool) -> None:
     for key, value in Declarations().to_declare("tool", "slow", Tool(idempotent=idempotent), at=0.0, by="").items():
         assert value is not None
-        at._declare("tool", key, value)
+        at.declare("tool", key, value)
 
 
 def ask(at: World, tenant: str, count: int) -> None:

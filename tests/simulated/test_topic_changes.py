@@ -13,6 +13,7 @@ import pytest
 
 from services.planner.app import Planner
 from shared.contracts.base import PriorityClass
+from shared.contracts.outcome import StepRouted
 from shared.errors import LogUnavailable
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.memory.memory_consumer import MemoryConsumer
@@ -78,7 +79,7 @@ async def test_every_job_in_a_topic_made_anew_runs_once(world: World) -> None:
     await done(world, later)
     await asyncio.sleep(30.0)
     assert world.runs == 32
-    world.check_laws(32)
+    await world.check_laws(32)
 
 
 @simulated
@@ -96,7 +97,7 @@ async def test_a_topic_made_anew_while_nobody_reads_is_read_from_its_beginning(w
     new = produce(world, "new", 20)
     world.start("q")
     await done(world, new)
-    world.check_laws(26)
+    await world.check_laws(26)
 
 
 @simulated
@@ -133,7 +134,7 @@ async def test_who_has_not_seen_that_a_topic_was_made_anew_does_not_pass_its_job
         await world.until(lambda: world.finished() == 30)
         await asyncio.sleep(5.0)
         assert world.runs == 30
-        world.check_laws(30)
+        await world.check_laws(30)
 
 
 @simulated
@@ -167,7 +168,7 @@ async def test_a_class_whose_topic_is_gone_stops_no_other(world: World) -> None:
     world.log.create([NewTopic(name, 2, 1, {})])
     await done(world, produce(world, "d", 5))
     assert successor.readiness().ready
-    world.check_laws(17)
+    await world.check_laws(17)
 
 
 @with_two_homes
@@ -179,7 +180,7 @@ async def test_a_home_count_that_grew_ends_no_planner(world: World) -> None:
     await asyncio.sleep(20.0)
     await done(world, produce(world, "b", 3) | produce(world, "c", 3, STANDARD, home=1))
     assert planner.readiness().ready
-    world.check_laws(9)
+    await world.check_laws(9)
 
 
 @pytest.mark.parametrize("topic", ["jobs", "outcomes"])
@@ -219,7 +220,7 @@ async def test_steps_that_lay_in_a_topic_made_anew_are_sent_again(world: World) 
         tell(world.topics.steps("chat", BATCH))
     await done(world, jobs)
     assert world.runs == 3
-    world.check_laws(3)
+    await world.check_laws(3)
 
 
 @with_two_homes
@@ -250,7 +251,7 @@ async def test_an_open_transaction_holds_back_its_partition_alone_and_is_told(wo
     await asyncio.sleep(5.0)
     assert not behind & world.results().keys()
     assert world.log.group("tutti-planner").offsets[jobs] == world.log.existing(jobs).end
-    world.check_laws(8)
+    await world.check_laws(8)
 
 
 @simulated
@@ -273,7 +274,7 @@ async def test_marks_of_transactions_hold_no_position_and_skip_no_record(world: 
     await asyncio.sleep(10.0)
     assert world.results().keys() == wanted
     assert world.log.group("tutti-planner").offsets[jobs] == world.log.existing(jobs).end
-    world.check_laws(len(wanted))
+    await world.check_laws(len(wanted))
 
 
 @on_cluster
@@ -285,15 +286,15 @@ async def test_a_router_reads_steps_made_anew_and_partitions_added(it: Cluster) 
     name = it.topics.steps("chat", STANDARD)
     for number in range(4):
         it.ask(make_step(id=f"{number:032x}"))
-    await it.until(lambda: len(it.routed()) == 4)
+    await it.until(lambda: len(it.outcomes(StepRouted)) == 4)
     make_anew(it.log, name)
     for number in range(12):
         it.ask(make_step(id=f"{number + 100:032x}"))
-    await it.until(lambda: len(it.routed()) == 16)
-    assert len({routed.step for routed in it.routed()}) == 16
+    await it.until(lambda: len(it.outcomes(StepRouted)) == 16)
+    assert len({routed.step for routed in it.outcomes(StepRouted)}) == 16
     it.log.add_partitions(name, 8)
     it.ask(make_step(id="f" * 32), partition=7)
-    await it.until(lambda: len(it.routed()) == 17)
+    await it.until(lambda: len(it.outcomes(StepRouted)) == 17)
     assert service.readiness().ready
 
 

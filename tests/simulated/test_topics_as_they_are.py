@@ -102,7 +102,7 @@ def test_mailboxes_that_were_added_are_taken(monkeypatch: pytest.MonkeyPatch) ->
     """A third worker finds no number until `controls` and every `work.*` have one more. Then it works: routers and planners know it."""
     few = TOPICS.settings.model_copy(update={"work_partitions": 2})
     monkeypatch.setattr(settings, "topics", lambda: Topics(few))
-    monkeypatch.setattr(worlds, "_MONOTONIC_SPREAD_SECONDS", 0.0)  # who looks at the topics and who takes a number share a process's clock
+    monkeypatch.setattr(worlds, "MONOTONIC_SPREAD_SECONDS", 0.0)  # who looks at the topics and who takes a number share a process's clock
 
     async def main() -> None:
         async with World(3, FaultMix()) as world:

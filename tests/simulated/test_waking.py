@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.router import wake_calls
+from shared.contracts.outcome import StepFailed, StepUnplaced
 from shared.kafka.port import Message, TopicPartition
 from shared.placement.waking import magic_packet
 from tests.support.routing import MODEL, node, step
@@ -43,14 +44,14 @@ def test_a_step_wakes_the_node_that_has_its_model(sent: list[tuple[bytes, Sequen
         it.ask(step(model=MODEL.name))
         await it.until(lambda: bool(sent), 3)
         assert sent == [(magic_packet(MAC), [("192.0.2.255", 9)])]
-        await it.until(lambda: bool(it.unplaced()), 5)
-        assert "a node that is awake" not in it.unplaced()[0].missing, "what is missing is the model"
+        await it.until(lambda: bool(it.outcomes(StepUnplaced)), 5)
+        assert "a node that is awake" not in it.outcomes(StepUnplaced)[0].missing, "what is missing is the model"
         await it.clock.sleep(20)
         assert len(sent) == 1
         woken = it.node("n2", 1)
         await it.until(lambda: bool(woken.done), 30)
         assert not awake.done
-        assert not it.failed()
+        assert not it.outcomes(StepFailed)
 
     scenario()
 
@@ -64,7 +65,7 @@ def test_nobody_is_woken_where_no_operator_has_said_whereto(sent: list[tuple[byt
         it.delay()
         it.router()
         it.ask(step(model=MODEL.name))
-        await it.until(lambda: bool(it.unplaced()), 10)
+        await it.until(lambda: bool(it.outcomes(StepUnplaced)), 10)
         await it.clock.sleep(30)
         assert not sent
 

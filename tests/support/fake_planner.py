@@ -122,7 +122,7 @@ class Planner:
         assert self.producer is not None
         started = events.PlannerStarted(nonce="n", planner="fake")
         partition = TopicPartition(self.topics.job_events, number)
-        self.epochs[number] = await self.producer.append(partition, [self._event(number, started)])
+        self.epochs[number] = await self.producer.append(partition, [self.event(number, started)])
 
     async def send(self, messages: list[Message]) -> int:
         """Returns where the last of them lies."""
@@ -142,7 +142,8 @@ class Planner:
         await consumer.commit({partition: watermark})
         await consumer.close()
 
-    def _event(self, home: int, event: Any) -> Message:
+    def event(self, home: int, event: Any) -> Message:
+        """What a home writes of it."""
         key = event.job.encode() if hasattr(event, "job") else None
         return Message(self.topics.job_events, event.to_bytes(), key, home, envelope(event.type))
 
@@ -183,7 +184,7 @@ class Planner:
         if seen.ended is None:
             if not reply.reads_events:
                 seen.followers.append(reply)
-            return [self._event(seen.home, events.CallerJoined(epoch=self.epochs[seen.home], job=seen.id, at=self.clock.wall()))]
+            return [self.event(seen.home, events.CallerJoined(epoch=self.epochs[seen.home], job=seen.id, at=self.clock.wall()))]
         return [self._final(reply, seen.ended)]
 
     @staticmethod
@@ -207,13 +208,13 @@ class Planner:
             digest=seen.digest,
         )
         asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
-        messages = [self._event(home, events.joined(accepted, asked)), *([] if seen.script.waits else self._claimed(seen))]
+        messages = [self.event(home, events.joined(accepted, asked)), *([] if seen.script.waits else self._claimed(seen))]
         return [*messages, *self.chunks(seen.id, seen.script.chunks)]
 
     def _claimed(self, seen: Seen) -> list[Message]:
         base = {"epoch": self.epochs[seen.home], "job": seen.id, "at": self.clock.wall()}
         claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
-        return [self._event(seen.home, claimed)]
+        return [self.event(seen.home, claimed)]
 
     async def claim(self, identifier: str) -> None:
         """A node takes the step of a job that waits."""
@@ -270,7 +271,7 @@ class Planner:
         if result.answer is not None:
             answered = events.StepAnswered(**base, step=STEP, attempt=1, node="node-1", answer=result.answer, usage=USAGE)
             settled = events.joined(answered, settled)
-        messages = [self._event(seen.home, settled)]
+        messages = [self.event(seen.home, settled)]
         owed = [reply for reply in (seen.reply, *seen.followers) if reply is not None and not reply.reads_events]
         return messages + [self._final(reply, result) for reply in owed]
 
@@ -291,7 +292,7 @@ class Planner:
             **terms,
         )
         self.reviews[identifier, step] = Deliberation.of(opened)
-        await self.send([self._event(seen.home, opened)])
+        await self.send([self.event(seen.home, opened)])
         return opened
 
     def _decided(self, given: ReviewGiven) -> list[Message]:
@@ -302,7 +303,7 @@ class Planner:
         base = {"epoch": self.epochs[self.jobs[given.job].home], "job": given.job, "at": self.clock.wall(), "step": given.step}
         event = ReviewDecided(**base, verdict=given.verdict, text=given.text, by=given.by, over=review.decides(given))
         review.fold(event)
-        return [self._event(self.jobs[given.job].home, event)]
+        return [self.event(self.jobs[given.job].home, event)]
 
     def _talked(self, told: Any, home: int) -> list[Message]:
         """As an owner of conversations without turns."""

@@ -12,7 +12,8 @@
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
 
 With TUTTI_TEST_CONTAINERS=docker-compose.yml `kafka`, `redis_url` and `mongo_url` are containers (tests/support/containers.py).
-Test processes that run beside each other (`-n`) have a broker, a Redis and a range of ports each.
+Test processes that run beside each other (`-n`) have a broker, a Redis and a range of ports each. A module whose cluster or browser is
+started once for all of its tests is a group (`xdist_group`, `--dist loadgroup`): one process runs it, so that it is started once indeed.
 A component that cannot be had skips the test on a laptop and fails it where it is required (`required`).
 """
 
@@ -147,39 +148,29 @@ def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis, shared by the session."""
-    if running := os.environ.get("TUTTI_TEST_REDIS"):
-        yield running
-        return
-    server = RedisServer(StackHome(tmp_path_factory.mktemp("redis")), free_ports(1)[0], dies_with_parent=True)
-    if containers.asked():
-        with containers.running("redis", 6_379, server.port):
-            _await(server)
-            yield server.url
-        return
-    try:
-        server.start()
-    except NativeError as error:
-        missing("redis", error.message)
-    yield server.url
-    server.stop()
+    yield from _store(RedisServer, "redis", 6_379, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of MongoDB's protocol, shared by the session."""
-    if running := os.environ.get("TUTTI_TEST_MONGO"):
+    yield from _store(MongoServer, "mongodb", 27_017, tmp_path_factory)
+
+
+def _store(kind: type[RedisServer | MongoServer], name: str, inner_port: int, directories: pytest.TempPathFactory) -> Iterator[str]:
+    if running := os.environ.get(f"TUTTI_TEST_{name.removesuffix('db')}".upper()):
         yield running
         return
-    server = MongoServer(StackHome(tmp_path_factory.mktemp("mongodb")), free_ports(1)[0], dies_with_parent=True)
+    server = kind(StackHome(directories.mktemp(name)), free_ports(1)[0], dies_with_parent=True)
     if containers.asked():
-        with containers.running("mongodb", 27_017, server.port):
+        with containers.running(name, inner_port, server.port):
             _await(server)
             yield server.url
         return
     try:
         server.start()
     except NativeError as error:
-        missing("mongodb", error.message)
+        missing(name, error.message)
     yield server.url
     server.stop()
 

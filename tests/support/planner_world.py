@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -22,19 +22,17 @@ from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
-from shared.contracts.event import EVENT, JobSettled, PlannerStarted, StepAnswered, StepAsked, facts_of
+from shared.contracts.event import EVENT, PlannerStarted, facts_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.errors import LogError
-from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.port import NewTopic, TopicPartition
 from shared.processing.registry import registry_key
-from shared.service import Environment
-from shared.settings import ClusterSettings
-from shared.topics import Topics, TopicSettings
+from shared.topics import TopicSettings
+from tests.support.stage import Stage
 
 
 class JumpingClock(LoopClock):
@@ -68,73 +66,40 @@ def digest_of(step: Step) -> str:
     return blake2b(repr((step.messages, step.prompt, step.texts)).encode(), digest_size=6).hexdigest()
 
 
-class World:
-    """Everything that one simulated run needs; use under tests.support.virtual_loop.run."""
+class World(Stage):
+    """Planners on a stage, and a node that takes steps as they are asked for."""
+
+    clock: JumpingClock
 
     def __init__(
         self, seed: int = 0, *, homes: int = 2, options: PlannerSettings | None = None, capabilities: tuple[str, ...] = ("chat", "embed")
     ) -> None:
         self.random = Random(seed)
-        self.clock = JumpingClock()
-        self.log = MemoryLog(self.clock, random=Random(seed + 1))
-        self.topics = Topics(
-            TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2, capabilities=capabilities)
-        )
+        counts = dict.fromkeys(("steps_partitions", "work_partitions", "other_partitions"), 2)
+        topics = TopicSettings(home_partitions=homes, capabilities=capabilities, **counts)
+        super().__init__(topics, clock=JumpingClock(), random=Random(seed + 1))
         self.options = options or PlannerSettings()
         self.node = NodeBehaviour()
         self.answer: Callable[[Step, int], str | Answer] = lambda step, number: f"{number} from {digest_of(step)}"
         self.usage: Callable[[Step], Usage] = lambda _: Usage(calls=1, prompt_tokens=1, completion_tokens=1)
         self.steps_seen: list[Step] = []
         self.runs = 0
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._stops: dict[str, asyncio.Event] = {}
-        self._lives: dict[str, int] = defaultdict(int)
-        self._background: set[asyncio.Task[Any]] = set()
+        self._lives: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
-        self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
         self.log.create([NewTopic("replies.test", 1, 1, {})])
         self._later(self._pretend_node())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for name in list(self._tasks):
-            self.kill(name)
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-
-    # Planners
+        await self.close()
 
     def start(self, name: str) -> Planner:
         """Start a planner process; a killed name starts anew."""
         self._lives[name] += 1
-        process = self.log.process(name)
-        instance = f"{name}-{self._lives[name]}"
-        environment = Environment(ClusterSettings(), process, self.clock, Random(self.random.random()), self.topics, instance)
-        planner = Planner(environment, self.options)
-        self._stops[name] = asyncio.Event()
-        self._tasks[name] = asyncio.create_task(planner.run(self._stops[name]))
+        planner = Planner(self.environment(name, Random(self.random.random()), f"{name}-{self._lives[name]}"), self.options)
+        self.run(name, planner)
         return planner
-
-    def kill(self, name: str) -> None:
-        """SIGKILL: nothing of the process runs on."""
-        self.log.kill(name)
-        task = self._tasks.pop(name, None)
-        if task is not None:
-            task.cancel()
-            self._background.add(task)
-
-    async def stop(self, name: str) -> None:
-        """SIGTERM."""
-        self._stops[name].set()
-        await self._tasks.pop(name)
-
-    def freeze(self, name: str) -> None:
-        self.log.freeze(name)
-
-    def thaw(self, name: str) -> None:
-        self.log.thaw(name)
 
     # Jobs
 
@@ -148,25 +113,17 @@ class World:
         headers_: Iterable[tuple[str, bytes]] = (),
     ) -> int:
         """One record on jobs.<class>; returns its offset."""
-        topic = self.topics.jobs(priority_class)
-        return self.log.write(TopicPartition(topic, home), [Message(topic, value, key, home, tuple(headers_))])
+        return self.write(self.topics.jobs(priority_class), home, value, headers_, key)
 
     def declare(self, tenant: str, limits: TenantLimits) -> None:
         """An administrator's entry in the registry."""
-        entry = Message(self.topics.registry, limits.to_bytes(), registry_key("tenant", tenant), 0)
-        self.log.write(TopicPartition(self.topics.registry, 0), [entry])
+        self.write(self.topics.registry, 0, limits.to_bytes(), key=registry_key("tenant", tenant))
 
     def outcome(self, outcome: Any, home: int = 0) -> None:
         """One record on outcomes."""
-        message = Message(self.topics.outcomes, outcome.to_bytes(), None, home, headers.envelope(outcome.type))
-        self.log.write(TopicPartition(self.topics.outcomes, home), [message])
+        self.write(self.topics.outcomes, home, outcome.to_bytes(), headers.envelope(outcome.type))
 
     # What can be seen
-
-    def values(self, topic: str, partition: int | None = None) -> list[bytes]:
-        """All record values of a topic, in log order per partition."""
-        partitions = range(self.log.partition_count(topic)) if partition is None else [partition]
-        return [r.value or b"" for p in partitions for r in self.log.existing(TopicPartition(topic, p)).records]
 
     def results(self) -> dict[str, list[bytes]]:
         """job id → every value ever published for it, duplicates removed."""
@@ -179,8 +136,7 @@ class World:
 
     def finished(self) -> int:
         """How many jobs have a result. Cheap: counts keys."""
-        partitions = range(self.log.partition_count(self.topics.results))
-        return sum(len({r.key for r in self.log.existing(TopicPartition(self.topics.results, p)).records}) for p in partitions)
+        return len({record.key for record in self.records(self.topics.results)})
 
     def history(self, home: int) -> list[Any]:
         """The facts of a home's valid events, by the definition of ARCHITECTURE, planner protocol, written a second time on purpose."""
@@ -194,45 +150,12 @@ class World:
                 valid += facts_of(event)
         return valid
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 600.0) -> None:
-        """Let virtual time pass until the condition holds; AssertionError after `seconds` of it."""
-        deadline = self.clock.monotonic() + seconds
-        while not condition():
-            assert self.clock.monotonic() < deadline, f"not reached within {seconds} virtual seconds"
-            await asyncio.sleep(0.1)
-
-    def check_laws(self, submitted: int) -> None:
-        """Laws 1-3 over everything that was written."""
-        results = self.results()
-        assert len(results) == submitted, f"{submitted} jobs, {len(results)} results"
-        settled: dict[str, list[bytes]] = defaultdict(list)
-        for home in range(self.topics.settings.home_partitions):
-            self._check_history(self.history(home), settled)
-        for job, published in results.items():
-            assert len(published) == 1, f"job {job} has {len(published)} different results"
-            assert len(settled[job]) == 1, f"job {job} has {len(settled[job])} settle events"
-            assert published == settled[job], f"job {job}: the result is not the settle event's"
-
-    def _check_history(self, events: list[Any], settled: dict[str, list[bytes]]) -> None:
-        answered: set[str] = set()
-        asked: set[str] = set()
-        for event in events:
-            if isinstance(event, StepAsked):
-                assert event.step not in asked, f"step {event.step} asked twice"
-                asked.add(event.step)
-            elif isinstance(event, StepAnswered):
-                assert event.step in asked, f"step {event.step} answered, never asked for"
-                assert event.step not in answered, f"step {event.step} answered twice"
-                answered.add(event.step)
-            elif isinstance(event, JobSettled):
-                settled[event.job].append(event.result.to_bytes())
-
     # The pretended node
 
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     async def _pretend_node(self) -> None:
         consumer = await self.log.process("node").consumer(client_id="node", reset="earliest")
@@ -247,9 +170,10 @@ class World:
                     continue
                 for records in batches.values():
                     for record in records:
-                        self._handle(Step.model_validate_json(record.value or b""))
+                        self.handle(Step.model_validate_json(record.value or b""))
 
-    def _handle(self, step: Step) -> None:
+    def handle(self, step: Step) -> None:
+        """Take a step."""
         self.steps_seen.append(step)
         draw, node = self.random.random, self.node
         if draw() < node.silent:

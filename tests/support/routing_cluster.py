@@ -14,111 +14,53 @@ from services.delay.settings import DelaySettings
 from services.router.app import build as build_router
 from services.router.settings import RouterSettings
 from services.worker.credits import share
-from shared.clock import Clock, LoopClock
+from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.node import Node
-from shared.contracts.outcome import OUTCOME, StepFailed, StepRouted, StepUnplaced
 from shared.contracts.step import Step
 from shared.errors import LogError
-from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Consumer, Log, Message, NewTopic, Record, TopicPartition
+from shared.kafka.port import Consumer, Log, Message, Record, TopicPartition
 from shared.placement.parties import Parties
-from shared.service import Environment, Service
-from shared.settings import ClusterSettings
+from shared.service import Service
 from shared.topics import Topics, TopicSettings
 from tests.support.routing import node as make_node
+from tests.support.stage import Stage
 from tests.support.virtual_loop import within
 
 STANDARD = PriorityClass.STANDARD
 
 
-class Cluster:
-    """The log, the clock, and whatever was started on them."""
+class Cluster(Stage):
+    """Services draw from one source of chance."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.clock = LoopClock()
         self.random = Random(seed)
-        self.log = MemoryLog(self.clock, random=self.random)
-        self.topics = Topics(TopicSettings(steps_partitions=6, capabilities=("chat", "embed")))
-        self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
-        self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        super().__init__(TopicSettings(steps_partitions=6, capabilities=("chat", "embed")), random=self.random)
 
     def router(self, name: str = "r1", **policy: Any) -> Service:
-        return self.start(name, build_router(self._environment(name), RouterSettings(**policy)))
+        return self.start(name, build_router(self.environment(name, self.random), RouterSettings(**policy)))
 
     def delay(self, name: str = "d1", **policy: Any) -> Service:
-        return self.start(name, build_delay(self._environment(name), DelaySettings(**policy)))
+        return self.start(name, build_delay(self.environment(name, self.random), DelaySettings(**policy)))
 
     def node(self, name: str, mailbox: int, **behaviour: Any) -> FakeNode:
         made = FakeNode(self.log.process(name), self.topics, self.clock, name, mailbox, **behaviour)
-        self.start(name, made)
+        self.run(name, made)
         return made
 
-    def _environment(self, name: str) -> Environment:
-        return Environment(ClusterSettings(), self.log.process(name), self.clock, self.random, self.topics, name)
-
-    def start(self, name: str, service: Any) -> Any:
-        stop = asyncio.Event()
-        self._running[name] = (stop, asyncio.ensure_future(service.run(stop)))
+    def start(self, name: str, service: Service) -> Service:
+        self.run(name, service)
         return service
 
-    async def stop(self, name: str) -> None:
-        """SIGTERM, and wait."""
-        stop, task = self._running.pop(name)
-        stop.set()
-        await task
-
-    async def kill(self, name: str) -> None:
-        """SIGKILL."""
-        _, task = self._running.pop(name)
-        self.log.kill(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    async def close(self) -> None:
-        for name in list(self._running):
-            _, task = self._running[name]
-            if task.done():
-                task.result()
-            await self.kill(name)
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0, step: float = 0.05) -> float:
+        return await super().until(condition, seconds, step)
 
     def ask(self, *steps: Step, partition: int = 0, priority_class: PriorityClass = STANDARD) -> None:
         """Produce steps."""
         for step in steps:
-            topic = self.topics.steps(step.capability, priority_class)
-            self.log.write(TopicPartition(topic, partition), [Message(topic, step.to_bytes(), headers=headers.envelope("step"))])
-
-    def records(self, topic: str) -> list[Record]:
-        """Everything in a topic, partition by partition."""
-        found: list[Record] = []
-        for number in range(self.log.topics[topic].partitions):
-            found += self.log.existing(TopicPartition(topic, number)).records
-        return found
-
-    def outcomes(self) -> list[Any]:
-        return [OUTCOME.validate_json(record.value or b"") for record in self.records(self.topics.outcomes)]
-
-    def routed(self) -> list[StepRouted]:
-        return [outcome for outcome in self.outcomes() if isinstance(outcome, StepRouted)]
-
-    def unplaced(self) -> list[StepUnplaced]:
-        return [outcome for outcome in self.outcomes() if isinstance(outcome, StepUnplaced)]
-
-    def failed(self) -> list[StepFailed]:
-        return [outcome for outcome in self.outcomes() if isinstance(outcome, StepFailed)]
-
-    def committed(self, topic: str, partition: int = 0, group: str = "tutti-router") -> int | None:
-        return self.log.group(group).offsets.get(TopicPartition(topic, partition))
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 60.0, step: float = 0.05) -> float:
-        """Poll in virtual time; returns how long it took. Fails with the condition still false."""
-        began = self.clock.monotonic()
-        while not condition():
-            assert self.clock.monotonic() - began < seconds, "it did not happen in time"
-            await self.clock.sleep(step)
-        return self.clock.monotonic() - began
+            self.write(self.topics.steps(step.capability, priority_class), partition, step.to_bytes(), headers.envelope("step"))
 
 
 @contextlib.asynccontextmanager

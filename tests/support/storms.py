@@ -68,9 +68,9 @@ async def befall(world: World, fault: str, planner: str, *, away_seconds: float 
             await asyncio.sleep(random.uniform(0.0, 15.0))
             world.start(planner)
         case "freeze":
-            world.freeze(planner)
+            world.log.freeze(planner)
             await asyncio.sleep(random.uniform(0.0, 25.0))
-            world.thaw(planner)
+            world.log.thaw(planner)
         case "away":
             world.log.go_away(random.choice(("waits", "fails")))
             await asyncio.sleep(random.uniform(0.0, away_seconds))

@@ -102,6 +102,10 @@ class Story:
         failure = Failure(kind=FailureKind.MODEL_ERROR, message="no")
         return self.event(events.AttemptFailed, job, step=self.step(job, step), attempt=attempt, failure=failure, retry_after_seconds=again)
 
+    def claim(self, job: str, claim: str, step: str = "s") -> int:
+        made: dict[str, Any] = {"claim": claim, "node": "n", "mailbox": 0, "lease_seconds": 20.0}
+        return self.event(events.StepClaimedBy, job, step=self.step(job, step), attempt=1, **made)
+
     def result_of(self, job: str, text: str = "hi") -> Result:
         return Result(job=self.name(job), status=Status.SUCCEEDED, answer=Answer(text=text), accepted_at=AT, finished_at=AT + 1)
 
@@ -214,6 +218,42 @@ def answer_from_nobody(story: Story) -> None:
     story.answer("a")
 
 
+def asked_twice(story: Story) -> None:
+    story.accept("a")
+    story.ask("a")
+    story.ask("a")
+
+
+def asked_after_the_end(story: Story) -> None:
+    story.life("a")
+    story.ask("a", "t")
+
+
+def retried_after_the_answer(story: Story) -> None:
+    story.run("a")
+    story.retry("a")
+
+
+def claimed_twice(story: Story) -> None:
+    story.accept("a")
+    story.ask("a")
+    story.claim("a", "c1")
+    story.claim("a", "c2")
+
+
+def retried_without_a_failure(story: Story) -> None:
+    story.accept("a")
+    story.ask("a")
+    story.retry("a")
+
+
+def failed_twice(story: Story) -> None:
+    story.accept("a")
+    story.ask("a")
+    story.fail("a")
+    story.fail("a")
+
+
 def attempts_do_not_increase(story: Story) -> None:
     story.accept("a")
     story.ask("a")
@@ -288,6 +328,12 @@ VIOLATIONS: Mapping[Callable[[Story], None], LawKind] = {
     answer_after_the_end: LawKind.ANSWER_NOT_ASKED,
     answer_of_an_attempt_to_come: LawKind.ANSWER_NOT_ASKED,
     answer_from_nobody: LawKind.ANSWER_FROM_NOBODY,
+    asked_twice: LawKind.ASKED_TWICE,
+    asked_after_the_end: LawKind.AFTER_THE_END,
+    retried_after_the_answer: LawKind.AFTER_THE_END,
+    claimed_twice: LawKind.CLAIMED_TWICE,
+    retried_without_a_failure: LawKind.ATTEMPTS_NOT_INCREASING,
+    failed_twice: LawKind.ATTEMPTS_NOT_INCREASING,
     attempts_do_not_increase: LawKind.ATTEMPTS_NOT_INCREASING,
     failure_of_an_old_attempt: LawKind.ATTEMPTS_NOT_INCREASING,
     attempt_not_begun: LawKind.ATTEMPT_NOT_BEGUN,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from random import Random
 
 from shared.contracts import ids
 from shared.contracts.batch import BatchCancelled, BatchIndex, BatchLine, BatchSubmitted, BatchTerms
@@ -18,18 +19,14 @@ from shared.topics import partition_of
 from tests.support.cluster.nodes import ENDLESS, MODEL
 from tests.support.cluster.world import World
 
-if TYPE_CHECKING:
-    from tests.support.cluster.workload import Workload
-
 _TENANTS = ("red", "green", "blue")
 
 
-def batched(load: Workload) -> None:
-    """A batch, sometimes told twice, cancelled, or of little time."""
-    world = load.world
-    tenant, name, homes = load.random.choice(_TENANTS), f"batch_{load._number}", world.topics.settings.home_partitions
-    lines = load.random.randint(1, 12)
-    prompts = [f"{ENDLESS if load.random.random() < 0.04 else ''} q{load._number} {line}" for line in range(lines)]
+def batched(world: World, random: Random, number: int, later: Callable[[float, Callable[[], object]], object]) -> None:
+    """A batch, sometimes told twice, cancelled, or of little time. `later(seconds, what)` does it then."""
+    tenant, name, homes = random.choice(_TENANTS), f"batch_{number}", world.topics.settings.home_partitions
+    lines = random.randint(1, 12)
+    prompts = [f"{ENDLESS if random.random() < 0.04 else ''} q{number} {line}" for line in range(lines)]
     rows = [
         BatchRow(
             custom_id=f"c{line}",
@@ -44,16 +41,16 @@ def batched(load: Workload) -> None:
         ).to_bytes()
         for line, prompt in enumerate(prompts)
     ]
-    cut = load.random.randint(1, lines)
+    cut = random.randint(1, lines)
     firsts, parts = (0, cut)[: 1 + (cut < lines)], [part for part in (rows[:cut], rows[cut:]) if part]
     index = BatchIndex(firsts=firsts, blocks=tuple(_kept(world, tenant, b"\n".join(part)) for part in parts))
     terms = BatchTerms(endpoint="/v1/chat/completions", input_file="file-1", created_at=world.clock.wall(), window="24h")
-    lies, seconds = _kept(world, tenant, index.to_bytes()), load.random.choice((600.0, 600.0, 600.0, 4.0))
+    lies, seconds = _kept(world, tenant, index.to_bytes()), random.choice((600.0, 600.0, 600.0, 4.0))
     asked = BatchSubmitted(tenant=tenant, batch=name, terms=terms, window_seconds=seconds, index=lies, lines=lines)
-    for _ in range(load.random.choice((1, 1, 2))):
-        load.later(load.random.uniform(0.0, 3.0), partial(_tell, world, asked))
-    if load.random.random() < 0.3:
-        load.later(load.random.uniform(3.0, 9.0), partial(_tell, world, BatchCancelled(tenant=tenant, batch=name)))
+    for _ in range(random.choice((1, 1, 2))):
+        later(random.uniform(0.0, 3.0), partial(_tell, world, asked))
+    if random.random() < 0.3:
+        later(random.uniform(3.0, 9.0), partial(_tell, world, BatchCancelled(tenant=tenant, batch=name)))
 
 
 def _tell(world: World, told: BatchSubmitted | BatchCancelled) -> None:

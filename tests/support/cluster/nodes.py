@@ -41,7 +41,7 @@ LEAK = "tell me all"
 _TOLD = " it is to be said that one may write to told@example.com or call +49 170 1234567 at any time"
 BUSY = 503
 _ENDPOINTS = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
-_PARAMETERS = Parameters(
+PARAMETERS = Parameters(
     vram_gb=10,
     ram_gb=16,
     load_gb_per_second=10,
@@ -80,7 +80,7 @@ class Node:
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
         self.ollama = SimulatedOllama(
-            _PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200}, {"contains": LEAK, "answer": _TOLD})),
+            PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200}, {"contains": LEAK, "answer": _TOLD})),
             LoopClock(),
             random,
         )

@@ -13,7 +13,6 @@ from shared.kafka.port import TopicPartition
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix, as_text, drawn
 from tests.support.cluster.laws import (
-    accepted_once,
     batches,
     boots,
     bounds,
@@ -22,7 +21,6 @@ from tests.support.cluster.laws import (
     callers,
     delays,
     limits,
-    one_result,
     passing,
     patience,
     policies,
@@ -30,7 +28,9 @@ from tests.support.cluster.laws import (
     schedules,
     service_ends,
     stops,
+    streams,
     told,
+    verified,
 )
 from tests.support.cluster.laws.offsets import Offsets
 from tests.support.cluster.storm import Storm
@@ -43,8 +43,7 @@ QUIET_SECONDS = 12.0
 """After the last result: what is still on its way arrives, what should have been stopped has been."""
 Law = Callable[[World], Iterator[Violation]]
 AT_THE_END: tuple[Law, ...] = (
-    one_result.check,
-    accepted_once.check,
+    streams.check,
     boots.check,
     patience.check,
     told.check,
@@ -141,13 +140,15 @@ async def _simulate(
         if not converged and not violations:
             violations += _unfinished(world, patience)
         watching.cancel()
+        judged, found = await verified.check(world)
+        violations += found
         for law in (*AT_THE_END, *laws):
             violations += law(world)
         report = Report(seed, mix, violations, jobs=len(world.history.jobs()), virtual_seconds=world.clock.monotonic())
         report.ended = list(world.ended)
         report.sealed = 0 if world.eyes is None else world.eyes.seen
         report.fingerprint = _fingerprint(world)
-        report.doubly_run = len(accepted_once.doubly_run(world))
+        report.doubly_run = judged.counts.wasted_executions
         if violations:
             report.storm = storm.log
             job = next((v.job for v in violations if v.job is not None), None)

@@ -365,7 +365,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "reviewed": Workload._reviewed,
     "talks": Workload._talks,
     "called": Workload._called,
-    "batched": batched,
+    "batched": lambda load: batched(load.world, load.random, load._number, load.later),
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,

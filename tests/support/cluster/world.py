@@ -58,7 +58,7 @@ from tests.support.cluster.rest import Request
 from tests.support.sealing import Eyes
 from tests.support.sink_store import MemoryStore
 
-_MONOTONIC_SPREAD_SECONDS = 10_000.0
+MONOTONIC_SPREAD_SECONDS = 10_000.0
 DAY_SECONDS = 86_400.0
 SHORTEST_RETENTION_SECONDS = 30.0
 """However short a day is: far above a node's second between two announcements, as in a real cluster."""
@@ -159,7 +159,7 @@ class World:
             self.nodes[name] = Node(name, Random(self.random.random()))
         policed = settings.POLICED if any(name.startswith("critic") for name in self.names) else {}
         for tenant, limits in (settings.LIMITED | policed).items():
-            self._declare("tenant", tenant, limits.to_bytes())
+            self.declare("tenant", tenant, limits.to_bytes())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -200,9 +200,10 @@ class World:
     def schedule(self, declared: Schedule, due: tuple[float, ...]) -> None:
         """Declare a recurring job. `due`: the instants that its expression names from now on."""
         self.schedules.append((declared, due))
-        self._declare(schedule.KIND, declared.id, declared.to_bytes())
+        self.declare(schedule.KIND, declared.id, declared.to_bytes())
 
-    def _declare(self, kind: str, name: str, value: bytes) -> None:
+    def declare(self, kind: str, name: str, value: bytes) -> None:
+        """An administrator's entry in the registry."""
         topic = self.topics.registry
         self.log.write(TopicPartition(topic, 0), [Message(topic, value, registry_key(kind, name), 0, envelope(kind))])
 
@@ -328,7 +329,7 @@ class World:
     def _environment(self, name: str, life: str) -> tuple[Environment, TopicNews]:
         if name not in self._clocks:
             skew = self.mix.skew_seconds
-            self._clocks[name] = MachineClock(self.random.uniform(-skew, skew), self.random.uniform(0.0, _MONOTONIC_SPREAD_SECONDS))
+            self._clocks[name] = MachineClock(self.random.uniform(-skew, skew), self.random.uniform(0.0, MONOTONIC_SPREAD_SECONDS))
         clock, random = self._clocks[name], Random(self.random.random())
         dead = self._dead_boots.pop(name, "") if self._told.random() < _TOLD else ""
         cluster = ClusterSettings(topics=self.topics.settings, grace_seconds=settings.GRACE_SECONDS, boot=life, dead_boot=dead)

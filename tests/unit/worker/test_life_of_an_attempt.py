@@ -386,11 +386,11 @@ def test_no_chunk_goes_to_a_topic_that_is_no_reply_topic() -> None:
 
     async def scenario(world: World) -> None:
         async with world.worker(ScriptedBackend()):
-            before = len(world.values(world.topics.job_events, 2))
+            before = len(world.values(world.topics.job_events))
             world.route(step(1, stream=True, reply=ReplyTo(topic=world.topics.job_events)))
             await world.until(lambda: bool(world.outcomes(StepSucceeded)))
             await world.clock.sleep(0.2)
-            assert len(world.values(world.topics.job_events, 2)) == before
+            assert len(world.values(world.topics.job_events)) == before
 
     play(scenario)
 

@@ -42,8 +42,7 @@ def breaking(patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
 
 
 def letters(world: World) -> list[DeadLetter]:
-    count = world.topics.partitions("other")
-    return [DeadLetter.model_validate_json(value) for value in world.values(world.topics.dead_letters, count)]
+    return [DeadLetter.model_validate_json(value) for value in world.values(world.topics.dead_letters)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from services.worker.app import WorkerService, build
 from services.worker.backends.base import Backend
 from services.worker.settings import WorkerSettings
-from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import StepId
 from shared.contracts.chat import ChatMessage
@@ -23,14 +22,10 @@ from shared.contracts.node import Hardware, Node
 from shared.contracts.outcome import OUTCOME, Outcome, WorkerStarted
 from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
-from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, TopicPartition
 from shared.processing.blobs import Blobs
-from shared.processing.provision import ensure_topics
-from shared.service import Environment
-from shared.settings import ClusterSettings
-from shared.topics import Topics, TopicSettings
+from shared.topics import TopicSettings
 from tests.support import virtual_loop
+from tests.support.stage import Stage
 
 Found = TypeVar("Found")
 NODE = "node-1"
@@ -60,26 +55,18 @@ class Running:
         await self.task
 
 
-class World:
-    """The log, and what a test writes to it and reads from it."""
+class World(Stage):
+    """What a test writes to a worker and reads of it."""
 
     def __init__(self, *, work_partitions: int = 4) -> None:
-        self.clock = LoopClock()
-        self.log = MemoryLog(self.clock, random=Random(1))
-        self.topics = Topics(TopicSettings(home_partitions=2, work_partitions=work_partitions, replies_partitions=2))
+        super().__init__(TopicSettings(home_partitions=2, work_partitions=work_partitions, replies_partitions=2))
         self.blobs = Blobs(self.log, self.clock, self.topics, service="test", instance="test")
         self.boots = 0
 
     def service(self, backend: Backend, node: str = NODE, process: str = "worker", **settings: Any) -> WorkerService:
         self.boots += 1
-        environment = Environment(
-            settings=ClusterSettings(grace_seconds=settings.pop("grace_seconds", 10.0), dead_boot=settings.pop("dead_boot", "")),
-            log=self.log.process(process),
-            clock=self.clock,
-            random=Random(self.boots),
-            topics=self.topics,
-            instance=f"{process}-{self.boots}",
-        )
+        own = {"grace_seconds": settings.pop("grace_seconds", 10.0), "dead_boot": settings.pop("dead_boot", "")}
+        environment = self.environment(process, Random(self.boots), f"{process}-{self.boots}", **own)
         return build(environment, WorkerSettings(node=node, **({"slots": 2} | settings)), backend, Hardware(cpu_count=2))
 
     @asynccontextmanager
@@ -97,12 +84,8 @@ class World:
                 running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Let virtual time pass until `condition` holds."""
-        deadline = self.clock.monotonic() + seconds
-        while not condition():
-            assert self.clock.monotonic() < deadline, "it did not happen"
-            await self.clock.sleep(0.01)
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0, step: float = 0.01) -> float:
+        return await super().until(condition, seconds, step)
 
     # What routers and planners write
 
@@ -119,33 +102,26 @@ class World:
         value = RouterPresence(router=router, backlog=backlog).to_bytes()
         self.write(self.topics.presence, 0, value, headers.envelope("router"), router.encode())
 
-    def write(self, topic: str, partition: int, value: bytes | None, head: Any = (), key: bytes | None = None) -> None:
-        self.log.write(TopicPartition(topic, partition), [Message(topic, value, key, partition, tuple(head))])
-
     # What the worker wrote
 
-    def values(self, topic: str, partitions: int) -> list[bytes]:
-        found = [self.log.existing(TopicPartition(topic, number)).records for number in range(partitions)]
-        return [record.value for records in found for record in records if record.value is not None]
-
-    def outcomes(self, kind: type[Found] | None = None, job: str | None = None) -> list[Any]:
+    def outcomes(self, kind: type[Any] = object, job: str | None = None) -> list[Any]:
         """Of this kind, or of any attempt."""
-        every: list[Outcome] = [_outcome(value) for value in self.values(self.topics.outcomes, 2)]
-        every = [o for o in every if (isinstance(o, kind) if kind else not isinstance(o, WorkerStarted))]
+        every = [_outcome(value) for value in self.values(self.topics.outcomes)]
+        every = [o for o in every if isinstance(o, kind) and (kind is not object or not isinstance(o, WorkerStarted))]
         return [o for o in every if job is None or getattr(o, "job", None) == job]
 
     def chunks(self) -> list[Chunk]:
-        return [chunk for value in self.values(self.topics.replies, 2) for chunk in Chunks.model_validate_json(value).chunks]
+        return [chunk for value in self.values(self.topics.replies) for chunk in Chunks.model_validate_json(value).chunks]
 
     def nodes(self) -> list[Node]:
-        return [Node.model_validate_json(value) for value in self.values(self.topics.nodes, 1)]
+        return [Node.model_validate_json(value) for value in self.values(self.topics.nodes)]
 
     def credits(self) -> list[Credits]:
-        every = [CREDITS.validate_json(value) for value in self.values(self.topics.credits, 1)]
+        every = [CREDITS.validate_json(value) for value in self.values(self.topics.credits)]
         return [record for record in every if isinstance(record, Credits)]
 
     def dead_letters(self) -> list[DeadLetter]:
-        return [DeadLetter.model_validate_json(value) for value in self.values(self.topics.dead_letters, 6)]
+        return [DeadLetter.model_validate_json(value) for value in self.values(self.topics.dead_letters)]
 
 
 @lru_cache(maxsize=1000)
@@ -157,8 +133,6 @@ def play(scenario: Callable[[World], Awaitable[None]], **world: Any) -> None:
     """Run `scenario` in a fresh world under virtual time."""
 
     async def main() -> None:
-        made = World(**world)
-        await ensure_topics(made.log, made.topics)
-        await scenario(made)
+        await scenario(World(**world))
 
     virtual_loop.run(main())

@@ -1,4 +1,4 @@
-"""Delays: nothing that is delayed is begun early, and what was cancelled before it was begun never runs. That none is lost is "one result".
+"""Delays: nothing that is delayed is begun early, and what was cancelled before it was begun never runs. Lost ones `tutti verify` finds.
 
 Order is what the planner read: a cancel of a Kafka producer lies before the record that the job was accepted from, in the same partition;
 any other is an event of its own.

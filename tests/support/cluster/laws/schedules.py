@@ -39,7 +39,7 @@ def awaited(world: World) -> list[str]:
 
 
 def check(world: World) -> Iterator[Violation]:
-    """Over every valid event. That all have one result, and no run has two, is "one result"."""
+    """Over every valid event. That all have one result, and no run has two, `tutti verify` says."""
     declared, undisturbed = runs(world), _undisturbed(world)
     instants = {schedule.id: due for schedule, due in world.schedules}
     begun = Counter(w.value.job for w in world.history.all_valid() if isinstance(w.value, JobAccepted) and w.value.job in declared)

@@ -229,7 +229,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "a delayed message dropped at a tier boundary": {
         "patch": _dropped_at_a_tier_boundary,
-        "breaks": "one result",
+        "breaks": "unfinished",
         "mix": CALM,
         "kinds": {"delayed": 1.0},
     },
@@ -241,7 +241,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "delayed messages are forwarded once": {
         "patch": _forwarded_once,
-        "breaks": "one result",
+        "breaks": "lost",
         "mix": FaultMix(lost=0.2, **SMALL),
         "kinds": {"delayed": 1.0},
     },

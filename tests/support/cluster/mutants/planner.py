@@ -287,7 +287,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "seed": 0,
         "mix": FaultMix(jobs=40, seconds=3.0),
     },
-    "commands lost at a crash": {"patch": commands_lost, "breaks": "one result", "seed": 1, "mix": CRASHES},
+    "commands lost at a crash": {"patch": commands_lost, "breaks": "unfinished", "mix": CRASHES},
     "a late outcome accepted": {
         "patch": _late_outcome_of_a_stream,
         "breaks": "streams go on from one attempt",
@@ -331,11 +331,15 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "mix": FaultMix(broken_stream=0.6, **SMALL),
         "kinds": {"limited": 1.0},
     },
-    "attempts do not rise": {"patch": _attempts_do_not_rise, "breaks": "accepted once", "mix": FaultMix(model_error=0.3, **SMALL)},
-    "settled ids forgotten": {"patch": _settled_ids_forgotten, "breaks": "accepted once", "mix": CALM, "kinds": {"again": 1.0}},
+    "attempts do not rise": {
+        "patch": _attempts_do_not_rise,
+        "breaks": "attempts_not_increasing",
+        "mix": FaultMix(model_error=0.3, **SMALL),
+    },
+    "settled ids forgotten": {"patch": _settled_ids_forgotten, "breaks": "accepted_twice", "mix": CALM, "kinds": {"again": 1.0}},
     "recent ids not kept": {
         "patch": _recent_ids_not_kept,
-        "breaks": "accepted once",
+        "breaks": "accepted_twice",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), **SMALL),
         "kinds": {"again": 1.0, "single": 1.0},
     },
@@ -378,15 +382,15 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "remembered ids forgotten at take-over": {
         "patch": _kept_ids_forgotten,
-        "breaks": "accepted once",
+        "breaks": "accepted_twice",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), only=("planner",), jobs=60, seconds=16.0),
         "kinds": {"again": 1.0, "single": 1.0},
     },
     "poison swallowed": {
         "patch": _poison_swallowed,
-        "breaks": "nothing fails silently",
+        "breaks": "lost",
         "mix": CALM,
         "kinds": {"poison": 1.0, "single": 1.0},
     },
-    "job ids by chance": {"patch": _job_ids_by_chance, "breaks": "one result", "mix": CALM},
+    "job ids by chance": {"patch": _job_ids_by_chance, "breaks": "lost", "mix": CALM},
 }

@@ -26,6 +26,7 @@ from shared.kafka.memory.memory_consumer import MemoryConsumer
 from shared.kafka.port import Appended, Message
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.laws import verified
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL, UNKNOWN, ZOMBIES
 
 Patching = pytest.MonkeyPatch
@@ -210,10 +211,10 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "mix": CALM,
     },
     "a gap always means stop": {"patch": _a_gap_means_stop, "breaks": "converges", "seed": 3, "mix": ZOMBIES},
-    "a gap means nothing": {"patch": _a_gap_means_nothing, "breaks": "one result", "seed": 7, "mix": ZOMBIES},
+    "a gap means nothing": {"patch": _a_gap_means_nothing, "breaks": "fenced_writer", "seed": 7, "mix": ZOMBIES},
     "offset -1 taken as good": {
         "patch": offset_minus_one_is_good,
-        "breaks": "one result",
+        "breaks": "lost",
         "seed": 7,
         "mix": FaultMix(
             pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
@@ -239,9 +240,9 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "offsets pass no unfinished work",
         "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, **SMALL),
     },
-    "re-sent append after a new producer": {"patch": append_sent_again, "breaks": "accepted once", "mix": UNKNOWN},
-    "asks in an acceptance passed over": {"patch": _asks_not_seen, "breaks": "accepted once", "mix": CRASHES},
-    "a round cut in two": {"patch": _round_cut_in_two, "breaks": "one result", "mix": ZOMBIES},
-    "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "breaks": "one result", "mix": UNKNOWN},
-    "results sent once": {"patch": _results_sent_once, "breaks": "one result", "seed": 7, "mix": UNKNOWN},
+    "re-sent append after a new producer": {"patch": append_sent_again, "breaks": "accepted_twice", "mix": UNKNOWN},
+    "asks in an acceptance passed over": {"patch": _asks_not_seen, "breaks": "asked_twice", "mix": CRASHES},
+    "a round cut in two": {"patch": _round_cut_in_two, "breaks": "fenced_writer", "mix": ZOMBIES},
+    "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "breaks": verified.GIVEN, "mix": UNKNOWN},
+    "results sent once": {"patch": _results_sent_once, "breaks": "result_missing", "mix": UNKNOWN},
 }

@@ -1,0 +1,108 @@
+"""One service, or a few, on the in-memory log under virtual time; the test plays what stands around them. What all such tests need: a log
+with topics, processes that are started, stopped and killed, what was written. `cluster/world` is the other one: all services, with faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any
+
+from infra.verify.checker import Scope
+from infra.verify.reading import verify
+from shared.clock import LoopClock
+from shared.contracts.outcome import OUTCOME
+from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.provision import new_topics
+from shared.service import Environment
+from shared.settings import ClusterSettings
+from shared.topics import Topics, TopicSettings
+
+
+class Stage:
+    """`topics` are made at once. Use under `tests.support.virtual_loop`."""
+
+    def __init__(self, topics: TopicSettings, *, clock: LoopClock | None = None, random: Random | None = None) -> None:
+        self.clock = clock or LoopClock()
+        self.log = MemoryLog(self.clock, random=random or Random(1))
+        self.topics = Topics(topics)
+        self.log.create(new_topics(self.topics))
+        self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        self._beside: set[asyncio.Task[Any]] = set()
+        """What else must end with the stage."""
+
+    # Processes
+
+    def environment(self, process: str, random: Random, instance: str | None = None, **settings: Any) -> Environment:
+        return Environment(ClusterSettings(**settings), self.log.process(process), self.clock, random, self.topics, instance or process)
+
+    def run(self, name: str, service: Any) -> asyncio.Task[None]:
+        """Begin a service, under the name of the process that its environment has."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(service.run(stop))
+        self._running[name] = stop, task
+        return task
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM, and the end of the process."""
+        stop, task = self._running.pop(name)
+        stop.set()
+        await task
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: nothing of the process runs on."""
+        self.log.kill(name)
+        if name in self._running:
+            _, task = self._running.pop(name)
+            task.cancel()
+            self._beside.add(task)
+
+    async def close(self) -> None:
+        """Kill what runs. Of a service that ended by itself its error is raised."""
+        for name, (_, task) in list(self._running.items()):
+            if task.done():
+                task.result()
+            self.kill(name)
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+
+    # Records
+
+    def write(
+        self, topic: str, partition: int, value: bytes | None, head: Iterable[tuple[str, bytes]] = (), key: bytes | None = None
+    ) -> int:
+        """One record; returns its offset."""
+        return self.log.write(TopicPartition(topic, partition), [Message(topic, value, key, partition, tuple(head))])
+
+    def records(self, topic: str, partition: int | None = None) -> list[Record]:
+        """Everything in a topic, partition by partition, or in one of them."""
+        numbers = range(self.log.partition_count(topic)) if partition is None else [partition]
+        return [record for number in numbers for record in self.log.existing(TopicPartition(topic, number)).records]
+
+    def values(self, topic: str, partition: int | None = None) -> list[bytes]:
+        return [record.value for record in self.records(topic, partition) if record.value is not None]
+
+    def outcomes(self, kind: type[Any] = object) -> list[Any]:
+        """Of this kind."""
+        every = [OUTCOME.validate_json(value) for value in self.values(self.topics.outcomes)]
+        return [outcome for outcome in every if isinstance(outcome, kind)]
+
+    def committed(self, topic: str, partition: int = 0, group: str = "tutti-router") -> int | None:
+        return self.log.group(group).offsets.get(TopicPartition(topic, partition))
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 600.0, step: float = 0.1) -> float:
+        """Let virtual time pass until the condition holds; returns how long it took. AssertionError after `seconds` of it."""
+        began = self.clock.monotonic()
+        while not condition():
+            assert self.clock.monotonic() - began < seconds, f"not reached within {seconds} virtual seconds"
+            await asyncio.sleep(step)
+        return self.clock.monotonic() - began
+
+    async def check_laws(self, jobs: int) -> None:
+        """Laws 1 to 3 by `tutti verify`, over everything that was written: so many jobs have ended, each with its result."""
+        report = await verify(self.log.process("verify"), Scope(self.topics, self.log.id), self.clock)
+        assert not report.findings, report.as_json()["findings"]
+        assert report.counts.settled.total() == jobs == len({record.key for record in self.records(self.topics.results)})
