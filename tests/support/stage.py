@@ -5,11 +5,12 @@ with topics, processes that are started, stopped and killed, what was written. `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 from typing import Any
 
 from infra.verify.checker import Scope
+from infra.verify.laws import LawKind
 from infra.verify.reading import verify
 from shared.clock import LoopClock
 from shared.contracts.outcome import OUTCOME
@@ -101,8 +102,10 @@ class Stage:
             await asyncio.sleep(step)
         return self.clock.monotonic() - began
 
-    async def check_laws(self, jobs: int) -> None:
-        """Laws 1 to 3 by `tutti verify`, over everything that was written: so many jobs have ended, each with its result."""
+    async def check_laws(self, jobs: int, planted: Collection[LawKind] = ()) -> None:
+        """Laws 1 to 3 by `tutti verify`, over everything that was written: so many jobs have ended, each with its result. `planted`: what
+        the test itself has written to be found.
+        """
         report = await verify(self.log.process("verify"), Scope(self.topics, self.log.id), self.clock)
-        assert not report.findings, report.as_json()["findings"]
+        assert report.findings.keys() == set(planted), report.as_json()["findings"]
         assert report.counts.settled.total() == jobs == len({record.key for record in self.records(self.topics.results)})
