@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from infra.native import install, ports
 from infra.native import node as nodes
@@ -259,40 +259,26 @@ class Stack:
         return rows + ([announced] if (announced := self.announcer.row()) else [])
 
     def _component_rows(self) -> tuple[Callable[[], Row], ...]:
-        return self._kafka_row, self._redis_row, self._redis_cache_row, self._mongo_row, self._node_row
+        redis, cache, mongo, settings = self.redis, self.redis_cache, self.mongo, self.settings
+        cache_at, store_at = settings.cache_store and "TUTTI_CACHE__STORE", settings.sink_store and "TUTTI_SINK__STORE"
+        return (
+            self._kafka_row,
+            lambda: _row("redis", redis, redis.url, "Redis: job status", stopped="job status; kept in memory without it"),
+            lambda: _row(
+                "redis-cache", cache, cache.url, "Redis that evicts: answers", stopped="answers; not kept without it", named_by=cache_at
+            ),
+            lambda: _row(
+                "mongodb", mongo, mongo.url, f"{mongo.about}: usage, audit", stopped="usage, audit; not kept without it", named_by=store_at
+            ),
+            self._node_row,
+        )
 
     def _kafka_row(self) -> Row:
         if self.settings.kafka_servers:
             there = asyncio.run(serves(self.kafka_servers, reached=self.settings))
             return Row("kafka", "elsewhere" if there else "not ready", "named by TUTTI_KAFKA_SERVERS", self.kafka_servers)
-        pid = self.kafka.daemon.pid()
-        if pid is None:
-            return Row("kafka", "stopped", "Apache Kafka")
         about = f"Apache Kafka {VERSION}, KRaft" + (f"; open to everybody at {self._open_at}" if self._open_at else "")
-        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", about, self.kafka.servers, pid)
-
-    def _redis_row(self) -> Row:
-        pid = self.redis.daemon.pid()
-        if pid is None:
-            return Row("redis", "stopped", "job status; kept in memory without it")
-        return Row("redis", "ready" if self.redis.healthy() else "not ready", "Redis: job status", self.redis.url, pid)
-
-    def _redis_cache_row(self) -> Row:
-        if self.settings.cache_store:
-            return Row("redis-cache", "elsewhere", "named by TUTTI_CACHE__STORE")
-        pid = self.redis_cache.daemon.pid()
-        if pid is None:
-            return Row("redis-cache", "stopped", "answers; not kept without it")
-        state: Literal["ready", "not ready"] = "ready" if self.redis_cache.healthy() else "not ready"
-        return Row("redis-cache", state, "Redis that evicts: answers", self.redis_cache.url, pid)
-
-    def _mongo_row(self) -> Row:
-        if self.settings.sink_store:
-            return Row("mongodb", "elsewhere", "named by TUTTI_SINK__STORE")
-        pid = self.mongo.daemon.pid()
-        if pid is None:
-            return Row("mongodb", "stopped", "usage, audit; not kept without it")
-        return Row("mongodb", "ready" if self.mongo.healthy() else "not ready", f"{self.mongo.about}: usage, audit", self.mongo.url, pid)
+        return _row("kafka", self.kafka, self.kafka.servers, about, stopped="Apache Kafka")
 
     def _node_row(self) -> Row:
         node = nodes.current(self.settings)
@@ -304,6 +290,16 @@ class Stack:
     def logs(self) -> dict[str, Path]:
         """Component → its log file, of everything that ever ran here."""
         return {path.stem: path for path in sorted((self.home.root / "log").glob("*.log"))}
+
+
+def _row(name: str, component: Kafka | RedisServer | MongoServer, address: str, about: str, *, stopped: str, named_by: str = "") -> Row:
+    """`named_by`: the setting that names one elsewhere; `stopped`: what is so without it."""
+    if named_by:
+        return Row(name, "elsewhere", f"named by {named_by}")
+    pid = component.daemon.pid()
+    if pid is None:
+        return Row(name, "stopped", stopped)
+    return Row(name, "ready" if component.healthy() else "not ready", about, address, pid)
 
 
 def _service_row(service: ServiceProcess) -> Row:

@@ -126,7 +126,8 @@ class Report:
         """
         click.echo("\n".join(self.lines()))
         document = json.loads(json.dumps(self.document(), default=str))  # as a reader of the file has it
-        for path in (RECORDS / f"{self.bench}.json", compare):
+        record = None if self.options.get("quick") else RECORDS / f"{self.bench}.json"  # of a small run nothing of it would hold
+        for path in (record, compare):
             if path is not None and path.is_file():
                 click.echo("\n".join(["", *comparison(json.loads(path.read_text()), document)]))
         if json_file is not None:
