@@ -12,7 +12,7 @@ where a model has just been seen to work, by a call that was nobody's, more fail
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
@@ -186,18 +186,20 @@ class Breakers:
         self._policy = policy
         self.node = Breaker(policy)
         self._models: OrderedDict[str, Breaker] = OrderedDict()
+        self.not_closed: dict[str, Breaker] = {}
+        """Those of which anything need be asked: mostly none."""
         self._trials: dict[str, tuple[str, ...]] = {}
         """Claim → model, or node, whose trial it is."""
 
     @property
     def shut(self) -> frozenset[str]:
         """The models that are not asked at present; with `NODE` none is."""
-        return frozenset(name for name, breaker in self._all() if breaker.shut)
+        return frozenset(name for name, breaker in self.not_closed.items() if breaker.shut)
 
     @property
     def half_open(self) -> bool:
         """Whether the next step may be a trial."""
-        return any(breaker.state is BreakerState.HALF_OPEN and breaker.trial is None for _, breaker in self._all())
+        return any(one.state is BreakerState.HALF_OPEN and one.trial is None for one in self.not_closed.values())
 
     def admits(self, model: str, claim: str | None = None) -> bool:
         """Whether a step for this model may be taken, or the claimed one go on."""
@@ -247,6 +249,7 @@ class Breakers:
             self.node.failed(call, now)
         elif self._of(model).failed(call, now):
             self.node.strike(model, now)
+        self._look_at(named | {NODE})
 
     def over(self, claim: str) -> None:
         """An attempt has ended in a way that says nothing of the endpoint."""
@@ -257,15 +260,16 @@ class Breakers:
             breaker = self._of(name)
             if breaker.trial == claim:
                 breaker.tried(step, well if name in of else None, now)
+                self._look_at({name})
 
     def due_in(self, now: float) -> float:
         """Seconds until the next back-off ends; inf when nothing is open."""
-        opened = [breaker.until for _, breaker in self._all() if breaker.state is BreakerState.OPEN]
+        opened = [one.until for one in self.not_closed.values() if one.state is BreakerState.OPEN]
         return max(0.0, min(opened) - now) if opened else inf
 
     def due(self, now: float) -> list[str]:
         """Those that are to be probed now, each until `probed` is told of it."""
-        found = [name for name, breaker in self._all() if breaker.state is BreakerState.OPEN and breaker.until <= now]
+        found = [name for name, one in self.not_closed.items() if one.state is BreakerState.OPEN and one.until <= now]
         for name in found:
             self._of(name).state = BreakerState.PROBING
         return found
@@ -275,7 +279,12 @@ class Breakers:
         breaker = self._of(name)
         if breaker.state is BreakerState.PROBING:
             breaker.probed(works, now, called=called)
+            self._look_at({name})
 
-    def _all(self) -> Iterator[tuple[str, Breaker]]:
-        yield NODE, self.node
-        yield from self._models.items()
+    def _look_at(self, names: Iterable[str]) -> None:
+        for name in names:
+            breaker = self._of(name)
+            if breaker.state is BreakerState.CLOSED:
+                self.not_closed.pop(name, None)
+            else:
+                self.not_closed[name] = breaker

@@ -98,6 +98,8 @@ def demands_named(ask: Contract, usual: str) -> Iterator[tuple[str, ...]]:
     `usual` where a part names only these.
     """
     parts = {name: value if isinstance(value, tuple) else (value,) for name, value in ask}
+    if not parts:  # most jobs'
+        return
     model, others, each = (
         [part for part in parts.get(name, ()) if isinstance(part, str)] for name in ("model", "fallback_models", "models")
     )

@@ -258,7 +258,8 @@ def test_whatever_comes_it_stays_whole(moves: list[tuple[str, int, float]]) -> N
                 for name in breakers.due(desk.now):
                     breakers.probed(name, move == "works", desk.now, called=bool(number % 2))
         assert breakers.places(3) <= 3
-        for name, breaker in breakers._all():
+        for name, breaker in {NODE: breakers.node, **breakers._models}.items():
+            assert (breaker.state is BreakerState.CLOSED) == (name not in breakers.not_closed)
             assert breaker.opened >= 0
             assert breaker.strikes < desk.breakers._policy.failures * 2**MOST_CLEARED
             if breaker.state is BreakerState.OPEN:

@@ -26,7 +26,9 @@ def check(world: World) -> Iterator[Violation]:
     for name, node in world.nodes.items():
         yield from (Violation(ALONE, f"the model server of {name}: {what}") for what in node.too_soon)
         worker = world.services(WorkerService).get(name)  # a probe of its own may hang there
-        probed = [] if worker is None else [b for _, b in worker.attempts.health.breakers._all() if b.state is BreakerState.PROBING]
+        probed = (
+            [] if worker is None else [b for b in worker.attempts.health.breakers.not_closed.values() if b.state is BreakerState.PROBING]
+        )
         if node.running > len(probed):
             yield Violation(LAW, f"the model server of {name} still works on {node.running} calls")
 
