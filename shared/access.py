@@ -15,24 +15,22 @@ Where there is no key at all a service is open to everybody, who may name any te
 from __future__ import annotations
 
 import hmac
-import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
-from pathlib import Path
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.clock import Clock
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.keys import ApiKey, Digest, KeyName, KeyTerms, Role
-from shared.errors import ConfigurationError
 from shared.oidc import OidcSettings, Tokens, is_token
 from shared.problem import Problem, Refused
+from shared.settings import operators_file
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -267,17 +265,4 @@ def load(file_name: str, clock: Clock, service: str = "ingress") -> Access:
         )
         log.warning("open_to_everybody", service=service, hint=hint)
         return Access(clock)
-    path = Path(file_name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        file = _File.model_validate(found)
-    except OSError as error:
-        raise ConfigurationError(f"the keys file {path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"the keys file {path} is wrong at {place or 'its top'}: {first['msg']}") from None
-    except ValueError as error:
-        raise ConfigurationError(f"the keys file {path} is neither JSON nor TOML") from error
-    return Access(clock, file.keys, tokens)
+    return Access(clock, operators_file(file_name, "keys", _File, tomllib.loads, "TOML").keys, tokens)

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from shared.contracts.batch import BatchIndex
 from shared.contracts.blob import BlobRef
 
+KEPT_SECONDS = 13 * 86_400.0
+"""Of a batch, from its acceptance on, and of its files: their blobs lie for fourteen days."""
 BLOCK_BYTES = 512 * 1024
 """From so many on a block is closed; each is in memory whole where it is written or read."""
 BLOCK_ROWS = 1_024

@@ -65,7 +65,7 @@ class OidcSettings(BaseSettings):
     """Priority classes that may be asked for; all where the token has no such claim."""
 
 
-class Holder(NamedTuple):
+class _Holder(NamedTuple):
     """Who has sent a token. `until`: seconds since 1970."""
 
     name: str
@@ -91,7 +91,7 @@ class Tokens:
         self._context = client_context(settings.ca_file)
         self._jwt: Any = jwt
         self._keys: dict[str | None, Any] | None = None
-        self._known: OrderedDict[bytes, Holder] = OrderedDict()
+        self._known: OrderedDict[bytes, _Holder] = OrderedDict()
         self._wanted = asyncio.Event()
         if not self._url:
             try:
@@ -99,7 +99,7 @@ class Tokens:
             except (OSError, ValueError) as error:
                 raise ConfigurationError(f"TUTTI_OIDC__JWKS: {settings.jwks} holds no keys ({type(error).__name__})") from None
 
-    def holder(self, token: str) -> Holder:
+    def holder(self, token: str) -> _Holder:
         """Raises Refused (401; 503 before the keys are known)."""
         presented = sha256(token.encode()).digest()
         found = self._known.get(presented)
@@ -111,7 +111,7 @@ class Tokens:
             raise _refused("the token has expired")
         return found
 
-    def _verified(self, token: str) -> Holder:
+    def _verified(self, token: str) -> _Holder:
         if self._keys is None:
             raise Refused(Problem(503, "not_ready", "the issuer's keys are not read yet", retry_after_seconds=_AGAIN_SECONDS))
         settings, jwt = self._settings, self._jwt
@@ -127,7 +127,7 @@ class Tokens:
         now = self._clock.wall()
         if not begins - settings.leeway_seconds <= now:
             raise _refused("the token is not in force yet")
-        return Holder(_name(claims), self._terms(claims), ends + settings.leeway_seconds)
+        return _Holder(_name(claims), self._terms(claims), ends + settings.leeway_seconds)
 
     def _key(self, header: dict[str, Any]) -> Any:
         """That which the token names; where there is one only, it need not."""

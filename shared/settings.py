@@ -5,13 +5,23 @@ For example `TUTTI_TOPICS__HOME_PARTITIONS=24`.
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, Secret
+from pydantic import BaseModel, Field, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
+from shared.contracts.bounds import fault_of
+from shared.errors import ConfigurationError
 from shared.topics import TopicSettings
+
+M = TypeVar("M", bound=BaseModel)
+
+_FILE_CHARACTERS = 4 * 1024 * 1024
+"""Ten thousand keys are two million."""
 
 
 class DeadLetterCapSettings(BaseModel):
@@ -86,6 +96,27 @@ class ClusterSettings(KafkaSettings):
     """Least weight of what is logged."""
     grace_seconds: PositiveSeconds = 30.0
     """Between SIGTERM and giving up on work in progress."""
+
+
+def operators_file(name: str, what: str, kind: type[M], read: Callable[[str], Any], form: str) -> M:
+    """A file that an operator wrote: JSON by its ending, else in `form`, which `read` reads. Raises ConfigurationError, which says where it
+    is wrong and quotes nothing of it.
+    """
+    path = Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > _FILE_CHARACTERS:
+            raise ConfigurationError(f"the {what} file {path} has more than {_FILE_CHARACTERS} characters")
+        return kind.model_validate((json.loads if path.suffix == ".json" else read)(text))
+    except OSError as error:
+        raise ConfigurationError(f"the {what} file {path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        place, message = fault_of(error)
+        raise ConfigurationError(f"the {what} file {path} is wrong at {place or 'its top'}: {message}") from None
+    except Exception as error:  # each reader has errors of its own
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"the {what} file {path} is neither JSON nor {form}") from None
 
 
 def of_service(name: str) -> SettingsConfigDict:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from infra.cli.cluster import Cluster, with_cluster
-from infra.cli.output import emit_json
+from infra.cli.output import AS_JSON, emit_json
 from shared.kafka.client.aio_acls import CLUSTER, Acl, AclMatch, AclOperation, AclResource
 from shared.kafka.client.aio_admin import AioAdmin
 from shared.services import ListedService, group_of, listed
@@ -103,7 +103,7 @@ def commands(acls: Sequence[Acl], servers: str) -> list[str]:
 @click.option(
     "--principal", default=PRINCIPAL, show_default=True, help="How Kafka names a service: {} is its name, or cli, producer, reader."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.option("--apply", is_flag=True, help="Make them, as whoever TUTTI_KAFKA_SASL_USERNAME is; those that are there stay.")
 @click.pass_context
 def acls(context: click.Context, principal: str, *, as_json: bool, apply: bool) -> None:

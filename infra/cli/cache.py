@@ -16,7 +16,7 @@ import click
 from infra.cli.calibrate import draw, parted
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.likeness import LabelledPair, chosen, drawn, level, levels, read_pairs, scored
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from infra.cli.rest import api
 from shared.errors import InvalidInput
 from shared.services import PORTS
@@ -31,7 +31,7 @@ def cache() -> None:
 
 
 @cache.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 def stats(*, as_json: bool) -> None:
     """Entries, bytes, what was evicted."""
     found = asyncio.run(_ask("GET", "/v1/cache"))
@@ -74,7 +74,7 @@ def bar(*, entry: str, hours: float) -> None:
 @click.option("--split", type=click.FloatRange(0.1, 0.9), default=0.5, show_default=True, help="Share of pairs to choose on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw precision over recall into this file (.png, .svg).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 def calibrate(*, file: Path, model: str, error: float, split: float, seed: int, plot: Path | None, as_json: bool) -> None:
     """The threshold of semantic hits, from FILE: JSON lines or CSV {"asked", "stored", "same"} or {"question", "answer"}.
 

@@ -27,7 +27,7 @@ from infra.cli.curve import (
     oracle,
 )
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from shared.contracts.bounds import explain
 
 Labelled = TypeVar("Labelled")
@@ -51,7 +51,7 @@ def calibrate() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve into this file (.png, .svg).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 def cascade(file: Path, *, accuracy: float | None, split: float, seed: int, plot: Path | None, as_json: bool) -> None:
     """The threshold of a cascade, from FILE: JSON lines {"score", "weak_right", "strong_right", "weak_cost", "strong_cost"}.
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api, part
+from infra.cli.output import AS_JSON, emit_json, emit_table, moment
+from infra.cli.rest import called, part
 from infra.cli.sink import ask, emit_rows
 
 _MOST_SHOWN = 10_000
@@ -24,13 +24,13 @@ def conversations() -> None:
 
 @conversations.command("list")
 @click.option("--used", is_flag=True, help="Ask the sink instead, also for what their jobs used.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def list_(*, used: bool, as_json: bool) -> None:
     """Those that the key may see, used last first."""
     if used:
         asyncio.run(_used(as_json=as_json))
         return
-    found = asyncio.run(_call("GET", "/v1/conversations"))["conversations"]
+    found = called("GET", "/v1/conversations")["conversations"]
     if as_json:
         emit_json(found)
         return
@@ -48,7 +48,7 @@ def list_(*, used: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON: an export.")
 def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> None:
     """What is known of CONVERSATION, and what was said in it."""
-    found = asyncio.run(_call("GET", f"/v1/conversations/{part(conversation)}?turns={turns}", tenant))
+    found = called("GET", f"/v1/conversations/{part(conversation)}?turns={turns}", tenant=tenant)
     if as_json:
         emit_json(found)
         return
@@ -67,7 +67,7 @@ def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> 
 @_TENANT
 def delete(conversation: str, tenant: str | None) -> None:
     """Forget CONVERSATION."""
-    told = asyncio.run(_call("DELETE", f"/v1/conversations/{part(conversation)}", tenant))
+    told = called("DELETE", f"/v1/conversations/{part(conversation)}", tenant=tenant)
     if told:
         raise CommandExit(Exit.TIMEOUT, f"{conversation}: its planner has not answered yet; look again with `tutti conversations list`")
     click.echo(f"{conversation}: forgotten")
@@ -81,8 +81,3 @@ async def _used(*, as_json: bool) -> None:
         found += page["rows"]
     shown = [row | {"used": moment(row["at"])} for row in found]
     emit_rows(shown, _USED, "json" if as_json else None, empty="no conversation is known")
-
-
-async def _call(method: str, path: str, tenant: str | None = None) -> Any:
-    async with api(tenant=tenant) as connection:
-        return await connection.call(method, path)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from shared.clock import SystemClock
 from shared.contracts.bounds import explain
 from shared.contracts.critique import CheckSet, PersonalKind
@@ -23,7 +23,7 @@ from shared.validators.scan import redacted
 @click.option("--check", "checks", multiple=True, required=True, help="A check, or one with its settings as JSON: secrets, max_chars=500.")
 @click.option("--document", type=click.File("rb"), multiple=True, help="What quotes, citations and support are looked up in.")
 @click.option("--redact", is_flag=True, help="Print the text with what was found replaced by its kind.")
-@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@AS_JSON
 def critique_file(file: BinaryIO, checks: tuple[str, ...], document: tuple[BinaryIO, ...], *, redact: bool, as_json: bool) -> None:
     """Check a text. Exit code 1 where something is found."""
     text, clock = _text(file), SystemClock()

@@ -13,7 +13,7 @@ from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
 from infra.cli.letters import filter_of, filtered, read_letters
-from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.output import AS_JSON, emit_json, emit_table, moment
 from shared.kafka.port import TopicPartition
 from shared.processing.replay import Letter, address, find_letter, original, send_again
 
@@ -26,7 +26,7 @@ def dead_letters() -> None:
 @dead_letters.command(name="list")
 @filtered
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="The newest N.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def list_(context: click.Context, /, limit: int, as_json: bool, **options: str | None) -> None:
     """List the newest dead letters, without their values."""
@@ -49,7 +49,7 @@ def list_(context: click.Context, /, limit: int, as_json: bool, **options: str |
 
 @dead_letters.command()
 @click.argument("letter_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def show(context: click.Context, letter_id: str, as_json: bool) -> None:
     """Show one dead letter with its original key, headers and value. ID is partition:offset."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api, part
+from infra.cli.rest import called, part
 from shared.agents.table import KINDS
 from shared.agents.templates import variables_of
 from shared.contracts.bounds import explain
@@ -34,7 +33,7 @@ def _list(kind: str) -> click.Command:
     @_JSON
     def list_(*, as_json: bool) -> None:
         """All names, each with its latest version."""
-        found = _call("GET", f"/v1/{kind}s")[f"{kind}s"]
+        found = called("GET", f"/v1/{kind}s")[f"{kind}s"]
         if as_json:
             emit_json(found)
             return
@@ -51,7 +50,7 @@ def _show(kind: str) -> click.Command:
     @_JSON
     def show(reference: str, *, versions: bool, as_json: bool) -> None:
         """What REFERENCE (name, name@alias, name@version) stands for."""
-        found = _call("GET", f"/v1/{kind}s/{part(reference)}" + ("/versions" if versions else ""))
+        found = called("GET", f"/v1/{kind}s/{part(reference)}" + ("/versions" if versions else ""))
         if as_json:
             emit_json(found)
         elif versions:
@@ -86,7 +85,7 @@ def _set(kind: str) -> click.Command:
             KINDS[kind].model_validate(given)
         except ValidationError as error:
             raise CommandExit(Exit.USAGE, explain(error, kind, KINDS[kind].model_fields)) from None
-        found = _call("PUT", f"/v1/{kind}s/{part(name)}", given)
+        found = called("PUT", f"/v1/{kind}s/{part(name)}", given)
         click.echo(f"{name}: version {found['version']} is latest")
 
     return set_
@@ -99,7 +98,7 @@ def _alias(kind: str) -> click.Command:
     @click.argument("version")
     def alias(name: str, alias: str, version: str) -> None:
         """Point ALIAS of NAME to VERSION, or to where another alias points."""
-        found = _call("PUT", f"/v1/{kind}s/{part(name)}/aliases/{part(alias)}", {"version": version})
+        found = called("PUT", f"/v1/{kind}s/{part(name)}/aliases/{part(alias)}", {"version": version})
         click.echo(f"{name}@{alias}: version {found['version']}")
 
     return alias
@@ -110,7 +109,7 @@ def _remove(kind: str) -> click.Command:
     @click.argument("name")
     def remove(name: str) -> None:
         """Remove NAME with all its versions; what is built in is there again, and jobs keep what they have."""
-        _call("DELETE", f"/v1/{kind}s/{part(name)}")
+        called("DELETE", f"/v1/{kind}s/{part(name)}")
         click.echo(f"{name}: removed")
 
     return remove
@@ -130,7 +129,7 @@ def _render(kind: str) -> click.Command:
                 raise click.UsageError(f"{name} is no NAME=VALUE")
             before = values.get(name)
             values[name] = value if before is None else [*([before] if isinstance(before, str) else before), value]
-        found = _call("POST", f"/v1/{kind}s/{part(reference)}/render", {"variables": values})
+        found = called("POST", f"/v1/{kind}s/{part(reference)}/render", {"variables": values})
         if as_json:
             emit_json(found)
             return
@@ -148,14 +147,6 @@ def _read(text: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CommandExit(Exit.USAGE, "the file must hold one object")
     return found
-
-
-def _call(method: str, path: str, body: Any = None) -> Any:
-    async def call() -> Any:
-        async with api() as connection:
-            return await connection.call(method, path, body)
-
-    return asyncio.run(call())
 
 
 prompts, agents, profiles = of_kind("prompt"), of_kind("agent"), of_kind("profile")

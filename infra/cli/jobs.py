@@ -12,7 +12,7 @@ import click
 
 from infra.cli.answer import exit_code, show_human
 from infra.cli.exits import Exit
-from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.output import AS_JSON, emit_json, emit_table, moment
 from infra.cli.replay import replay
 from infra.cli.rest import api, describe
 from infra.cli.tree import draw
@@ -35,7 +35,7 @@ jobs.add_command(replay)
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 @_TENANT
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.option("--tree", "form", flag_value="tree", help="Draw its steps as a tree.")
 @click.option("--why", "form", flag_value="why", help="Say of each step why its model and its node were chosen, and what others lost by.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print the tree as a Mermaid chart.")

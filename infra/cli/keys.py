@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
 
-from infra.cli.output import emit_json, emit_table
-from infra.cli.rest import api, part
+from infra.cli.output import AS_JSON, emit_json, emit_table
+from infra.cli.rest import called, part
 from shared.clock import SystemClock
 from shared.contracts.base import CLASSES
 from shared.contracts.keys import Role
@@ -40,7 +39,7 @@ def _terms(command: Any) -> Any:
 @_terms
 def create(name: str, **given: Any) -> None:
     """Make a key and print it: nobody can tell it again."""
-    made = _call("POST", "/v1/keys", {"name": name, **_body(given)})
+    made = called("POST", "/v1/keys", {"name": name, **_body(given)})
     click.echo(made["key"])
 
 
@@ -49,7 +48,7 @@ def create(name: str, **given: Any) -> None:
 @_terms
 def change(name: str, **given: Any) -> None:
     """Declare all of a key's terms anew; the key itself stays."""
-    _call("PUT", f"/v1/keys/{part(name)}", _body(given))
+    called("PUT", f"/v1/keys/{part(name)}", _body(given))
     click.echo(f"{name}: changed")
 
 
@@ -58,22 +57,22 @@ def change(name: str, **given: Any) -> None:
 @click.option("--grace-seconds", type=float, default=float(_DAY_SECONDS), show_default=True, help="So long the key of before holds.")
 def rotate(name: str, grace_seconds: float) -> None:
     """Make it a new key and print that."""
-    click.echo(_call("POST", f"/v1/keys/{part(name)}/rotate", {"grace_seconds": grace_seconds})["key"])
+    click.echo(called("POST", f"/v1/keys/{part(name)}/rotate", {"grace_seconds": grace_seconds})["key"])
 
 
 @keys.command()
 @click.argument("name")
 def revoke(name: str) -> None:
     """Nobody is let in by it any more."""
-    _call("DELETE", f"/v1/keys/{part(name)}")
+    called("DELETE", f"/v1/keys/{part(name)}")
     click.echo(f"{name}: revoked")
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def list_(*, as_json: bool) -> None:
     """Keys that were made at run time."""
-    found = _call("GET", "/v1/keys")["keys"]
+    found = called("GET", "/v1/keys")["keys"]
     if as_json:
         emit_json(found)
         return
@@ -85,11 +84,3 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
     days = given.pop("days")
     terms = {name: value for name, value in given.items() if value is not None}
     return terms if days is None else terms | {"expires_at": SystemClock().wall() + days * _DAY_SECONDS}
-
-
-def _call(method: str, path: str, body: Any = None) -> Any:
-    async def ask() -> Any:
-        async with api() as connection:
-            return await connection.call(method, path, body)
-
-    return asyncio.run(ask())

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.declarations import of_kind
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table, size
+from infra.cli.output import AS_JSON, emit_json, emit_table, size
 from infra.cli.rest import Api, api, part
 from shared.agents.beliefs import Beliefs
 from shared.clock import SystemClock
@@ -77,7 +77,7 @@ def copy(model: str, name: str, **given: Any) -> None:
 
 
 @models.command()
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@AS_JSON
 def copies(*, as_json: bool) -> None:
     """Models that are to be in memory on so many nodes, as their cards ask for, and on how many they are."""
     found = asyncio.run(_copies())
@@ -116,7 +116,7 @@ for _action in _ABOUT:
 
 @models.command()
 @click.option("--forget", metavar="MODEL", help="Forget what was learned of MODEL, which is another one by now; `all`: of all models.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def beliefs(context: click.Context, *, forget: str | None, as_json: bool) -> None:
     """How often judges (gates, critics, cascades, reviews) found a model's answers good, by kind of what was asked, what is old fading.

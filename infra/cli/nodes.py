@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import click
 from pydantic import ValidationError
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table, size
-from infra.cli.rest import api, part
+from infra.cli.output import AS_JSON, emit_json, emit_table, size
+from infra.cli.rest import called, part
 from shared.contracts.node import Gpu, Node, NodeModel
 from shared.kafka.port import Record
 from shared.placement.prior import prior_speeds
@@ -20,7 +18,7 @@ from shared.placement.roster import ShownNode, heard, shown
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+@AS_JSON
 @click.pass_context
 def nodes(context: click.Context, *, as_json: bool) -> None:
     """List the model nodes: state, hardware, models, slots, and what is wrong with them."""
@@ -55,7 +53,7 @@ def nodes(context: click.Context, *, as_json: bool) -> None:
 
 @nodes.command()
 @click.argument("node")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@AS_JSON
 @click.pass_context
 def show(context: click.Context, node: str, *, as_json: bool) -> None:
     """One node: its graphics processors, and each model with size, window, abilities, memory, speeds."""
@@ -91,7 +89,7 @@ def show(context: click.Context, node: str, *, as_json: bool) -> None:
 @click.option("--reason", default="", help="For people.")
 def maintain(node: str, reason: str) -> None:
     """Take a node out of service: what runs ends, nothing new begins, also when its worker is started again."""
-    asyncio.run(_call("PUT", f"/v1/nodes/{part(node)}/maintenance", {"reason": reason}))
+    called("PUT", f"/v1/nodes/{part(node)}/maintenance", {"reason": reason})
     click.echo(f"{node}: out of service")
 
 
@@ -99,13 +97,8 @@ def maintain(node: str, reason: str) -> None:
 @click.argument("node")
 def resume(node: str) -> None:
     """Take a node back into service."""
-    asyncio.run(_call("DELETE", f"/v1/nodes/{part(node)}/maintenance"))
+    called("DELETE", f"/v1/nodes/{part(node)}/maintenance")
     click.echo(f"{node}: in service")
-
-
-async def _call(method: str, path: str, body: Any = None) -> Any:
-    async with api() as connection:
-        return await connection.call(method, path, body)
 
 
 def _about(node: ShownNode) -> Iterator[str]:

@@ -14,6 +14,10 @@ SIMULATED = "[simulated: no model was asked]"
 """Stands before every answer of the simulator."""
 
 
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""Of each command that prints a table."""
+
+
 def emit_json(value: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))

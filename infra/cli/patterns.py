@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.instants import instant
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from shared.contracts.result import Result
 from shared.patterns.compare import COMPARE
 from shared.patterns.gain import FEWEST, Gain, gains
@@ -25,7 +25,7 @@ def patterns() -> None:
 @patterns.command()
 @click.option("--tenant", help="Only of this one.")
 @click.option("--since", metavar="WHEN", help="Only comparisons that ended since: 30m, 2h, 7d ago, or ISO 8601 with an offset.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def report(context: click.Context, *, tenant: str | None, since: str | None, as_json: bool) -> None:
     """Gain of each pattern over its baseline, with 95 % interval, and what it costs: medians of the ratios to the baseline.

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from infra.cli.answer import AnswerEnd
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from infra.cli.replaying import Replayed, asked_again, history_of, replayed, whole_answer
 from infra.cli.rest import api, follow
 from shared.contracts import ids
@@ -48,7 +48,7 @@ _SHOWN = 60
 @click.option("--prompt", help="Of a fork: words of the first step that is asked, instead of its last message.")
 @click.option("--model", help="A new job: the same, or its rest, of this model.")
 @click.option("--timeout", "seconds", type=click.FloatRange(min=0.1), default=600.0, show_default=True, help="Seconds to wait for it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def replay(context: click.Context, /, job_id: str, tenant: str, seconds: float, *, as_json: bool, **what: Any) -> None:
     """Run job ID again as its history has it: the same asks, the same answer, or the differences. Exits with 1 where there are any."""

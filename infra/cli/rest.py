@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -174,3 +175,13 @@ def describe(event: dict[str, Any]) -> str:
             return f"attempt {event['attempt']} failed ({event['failure']['kind']})"
         case kind:
             return str(kind).replace("_", " ")
+
+
+def called(method: str, path: str, body: Any = None, *, tenant: str | None = None) -> Any:
+    """One call of a command, and its answer. Raises CommandExit."""
+
+    async def call() -> Any:
+        async with api(tenant=tenant) as connection:
+            return await connection.call(method, path, body)
+
+    return asyncio.run(call())

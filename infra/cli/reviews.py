@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api, part
+from infra.cli.output import AS_JSON, emit_json, emit_table, moment
+from infra.cli.rest import api, called, part
 
 _TENANT = click.option("--tenant", help="Whose review it is, where not the key's own tenant's.")
 
@@ -21,10 +21,10 @@ def reviews() -> None:
 
 @reviews.command("list")
 @click.option("--mine", is_flag=True, help="Only those that this key may decide on.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def list_(*, mine: bool, as_json: bool) -> None:
     """Open reviews that the key may see, those first whose time is over first."""
-    found = asyncio.run(_call("GET", f"/v1/reviews{'?mine=true' if mine else ''}"))["reviews"]
+    found = called("GET", f"/v1/reviews{'?mine=true' if mine else ''}")["reviews"]
     if as_json:
         emit_json(found)
         return
@@ -41,10 +41,10 @@ def list_(*, mine: bool, as_json: bool) -> None:
 @reviews.command()
 @click.argument("review")
 @_TENANT
-@click.option("--json", "as_json", is_flag=True, help="Print the review as JSON.")
+@AS_JSON
 def show(review: str, tenant: str | None, *, as_json: bool) -> None:
     """The question, who was asked, and the text of REVIEW."""
-    found = asyncio.run(_call("GET", f"/v1/reviews/{part(review)}", tenant))
+    found = called("GET", f"/v1/reviews/{part(review)}", tenant=tenant)
     if as_json:
         emit_json(found)
         return
@@ -90,8 +90,3 @@ async def _decide(review: str, verdict: str, text: str, digest: str | None, tena
 
 def _said(review: dict[str, Any]) -> str:
     return ", ".join(f"{one['by']}: {one['verdict']}" for one in review["said"]) or "-"
-
-
-async def _call(method: str, path: str, tenant: str | None = None) -> Any:
-    async with api(tenant=tenant) as connection:
-        return await connection.call(method, path)

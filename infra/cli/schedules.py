@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
@@ -10,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api, part
+from infra.cli.output import AS_JSON, emit_json, emit_table, moment
+from infra.cli.rest import called, part
 from shared.contracts.base import CLASSES
 from shared.contracts.bounds import explain
 from shared.contracts.schedule import LATE_SECONDS, Missed, Schedule
@@ -25,10 +24,10 @@ def schedules() -> None:
 
 
 @schedules.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def list_(*, as_json: bool) -> None:
     """All schedules that the key may see."""
-    found = asyncio.run(_call("GET", "/v1/schedules"))["schedules"]
+    found = called("GET", "/v1/schedules")["schedules"]
     if as_json:
         emit_json(found)
         return
@@ -68,7 +67,7 @@ def put(name: str, cron: str, prompt: str | None, **given: Any) -> None:
         Schedule.model_validate({**body, "id": name, "since": 0.0})
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "schedule")) from None
-    found = asyncio.run(_call("PUT", f"/v1/schedules/{part(name)}", None, {**body, "class": given["priority_class"]}))
+    found = called("PUT", f"/v1/schedules/{part(name)}", {**body, "class": given["priority_class"]})
     click.echo(f"{name}: declared, next {_first(found)}")
 
 
@@ -87,26 +86,21 @@ def _read(text: bytes) -> dict[str, Any]:
 @_TENANT
 def delete(name: str, tenant: str | None) -> None:
     """Remove NAME; runs that have begun go on."""
-    asyncio.run(_call("DELETE", f"/v1/schedules/{part(name)}", tenant))
+    called("DELETE", f"/v1/schedules/{part(name)}", tenant=tenant)
     click.echo(f"{name}: removed")
 
 
 @schedules.command("next")
 @click.argument("name")
 @_TENANT
-@click.option("--json", "as_json", is_flag=True, help="Print the schedule as JSON.")
+@AS_JSON
 def next_(name: str, tenant: str | None, *, as_json: bool) -> None:
     """When NAME runs next."""
-    found = asyncio.run(_call("GET", f"/v1/schedules/{part(name)}", tenant))
+    found = called("GET", f"/v1/schedules/{part(name)}", tenant=tenant)
     if as_json:
         emit_json(found)
         return
     emit_table(("run",), [(moment(instant),) for instant in found["next_at"]], empty="it is off")
-
-
-async def _call(method: str, path: str, tenant: str | None = None, body: Any = None) -> Any:
-    async with api(tenant=tenant) as connection:
-        return await connection.call(method, path, body)
 
 
 def _first(schedule: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import click
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from shared.sealing.entries import DataKeys
 from shared.sealing.sealed_log import SealedLog
 
@@ -37,7 +37,7 @@ def make_key(file: Path) -> None:
 
 
 @seals.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """Which cluster keys wrap how many data keys, and which of them this command's file (TUTTI_SEALING__KEYS_FILE) holds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, BinaryIO, get_args
 
 import click
@@ -10,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from infra.cli.exits import CommandExit, Exit
-from infra.cli.output import emit_json, emit_table
-from infra.cli.rest import api, part
+from infra.cli.output import AS_JSON, emit_json, emit_table
+from infra.cli.rest import called, part
 from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import Mode
@@ -26,10 +25,10 @@ def tenants() -> None:
 
 
 @tenants.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def list_(*, as_json: bool) -> None:
     """Tenants that have limits, with what is granted today."""
-    found = asyncio.run(_call("GET", "/v1/tenants"))["tenants"]
+    found = called("GET", "/v1/tenants")["tenants"]
     if as_json:
         emit_json(found)
         return
@@ -42,10 +41,10 @@ def list_(*, as_json: bool) -> None:
 
 @tenants.command()
 @click.argument("tenant")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def show(tenant: str, *, as_json: bool) -> None:
     """Limits of one tenant, and what is granted and used today as far as the ingress has seen."""
-    found = asyncio.run(_call("GET", f"/v1/tenants/{part(tenant)}"))
+    found = called("GET", f"/v1/tenants/{part(tenant)}")
     if as_json:
         emit_json(found)
         return
@@ -93,7 +92,7 @@ def put(tenant: str, *, policies: BinaryIO | None, **given: Any) -> None:
         raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
     except ValueError:
         raise CommandExit(Exit.USAGE, "the policies are not JSON") from None
-    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(mode="json", exclude_none=True)))
+    called("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(mode="json", exclude_none=True))
     click.echo(f"{tenant}: declared")
 
 
@@ -101,7 +100,7 @@ def put(tenant: str, *, policies: BinaryIO | None, **given: Any) -> None:
 @click.argument("tenant")
 def remove(tenant: str) -> None:
     """Take all limits of a tenant away."""
-    asyncio.run(_call("DELETE", f"/v1/tenants/{part(tenant)}"))
+    called("DELETE", f"/v1/tenants/{part(tenant)}")
     click.echo(f"{tenant}: no limits")
 
 
@@ -109,16 +108,16 @@ def remove(tenant: str) -> None:
 @click.argument("tenant")
 @click.option("--dry-run", is_flag=True, help="Only show what would go, and what stays.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@AS_JSON
 def erase(tenant: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Erase what is held of a tenant: keys, limits, schedules, conversations, statuses, the sink's rows. What goes is shown first."""
     path = f"/v1/tenants/{part(tenant)}/erase"
-    found = asyncio.run(_call("POST", path, {"dry_run": True}))
+    found = called("POST", path, {"dry_run": True})
     if not dry_run:
         if not yes:
             _show(found)
             click.confirm(f"erase the tenant {tenant} for good?", abort=True, err=True)
-        found = asyncio.run(_call("POST", path, {"dry_run": False}))
+        found = called("POST", path, {"dry_run": False})
     if as_json:
         emit_json(found)
     elif dry_run or yes:
@@ -131,11 +130,6 @@ def _show(found: dict[str, Any]) -> None:
     goes = [(row["what"], row.get("count", "all"), "") for row in found["goes"]]
     stays = [(row["what"], "", f"{row['days']:g} days" if "days" in row else "as set") for row in found["stays"]]
     emit_table(("what", "goes", "stays"), goes + stays)
-
-
-async def _call(method: str, path: str, body: Any = None) -> Any:
-    async with api() as connection:
-        return await connection.call(method, path, body)
 
 
 def _cell(tenant: dict[str, Any], name: str) -> str:

@@ -10,6 +10,7 @@ import click
 
 from infra.cli.declarations import of_kind
 from infra.cli.exits import CommandExit, Exit
+from infra.cli.output import AS_JSON
 from infra.cli.rest import api
 from shared.contracts.agents import Tool
 from shared.contracts.base import PriorityClass
@@ -68,7 +69,7 @@ def _of_server(name: str, tool: Any, listed: dict[str, dict[str, Tool]]) -> Tool
 @click.argument("arguments", default="{}")
 @click.option("--class", "priority", type=click.Choice([c.value for c in PriorityClass]), default="interactive", show_default=True)
 @click.option("--tenant", help="Who asks.")
-@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON.")
+@AS_JSON
 def call(name: str, arguments: str, *, priority: str, tenant: str | None, as_json: bool) -> None:
     """Call NAME with ARGUMENTS, a JSON object: a job of one step, which is durable as all are."""
     body = {"prompt": arguments, "pattern": "tools", "input": {"tool": name}, "class": priority}

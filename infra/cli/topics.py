@@ -12,7 +12,7 @@ from infra.cli.acls import acls
 from infra.cli.adopt import adopt
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.nodes import read_nodes
-from infra.cli.output import emit_json, emit_table
+from infra.cli.output import AS_JSON, emit_json, emit_table
 from shared.kafka.port import TopicPartition
 from shared.processing.provision import differing, new_topics
 from shared.services import group_of, listed
@@ -72,7 +72,7 @@ async def create_topics(cluster: Cluster) -> tuple[list[str], list[str]]:
 
 
 @topics.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
     """List the registry's topics: partitions wanted and present, who writes, who reads."""
@@ -106,7 +106,7 @@ async def _listed(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 @topics.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def lag(context: click.Context, as_json: bool) -> None:
     """Show how many records each group has not read yet, and how many of them wait behind an open transaction."""

@@ -9,7 +9,7 @@ import click
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
-from infra.cli.output import Progress, emit_json, emit_table
+from infra.cli.output import AS_JSON, Progress, emit_json, emit_table
 from infra.verify.laws import LAWS
 from infra.verify.reading import scope_of
 from infra.verify.reading import verify as verify_cluster
@@ -20,7 +20,7 @@ from infra.verify.report import Report
 @click.option("--since", metavar="WHEN", help="Judge only jobs from then on: an age (90s, 15m, 2h, 7d) or ISO 8601 with an offset.")
 @click.option("--until", metavar="WHEN", help="Judge only jobs up to then.")
 @click.option("--settled", is_flag=True, help="Everything must have ended by now: what is live, waiting or delayed is a violation.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@AS_JSON
 @click.pass_context
 def verify(context: click.Context, *, since: str | None, until: str | None, settled: bool, as_json: bool) -> None:
     """Read jobs, histories, outcomes and results, and report what was lost or accepted twice."""

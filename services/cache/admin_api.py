@@ -24,19 +24,19 @@ from shared.contracts.act import Act
 from shared.contracts.base import Contract
 from shared.contracts.cache import Fingerprint, Lifetime
 from shared.errors import InvalidInput
-from shared.service.answering import body_of, caller, problem_of, refusal, unknown
+from shared.service.answering import Endpoint, answering, body_of, caller, unknown
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
 
-class PurgeOrder(Purge):
+class _PurgeOrder(Purge):
     """Dry unless it says otherwise."""
 
     dry_run: bool = True
 
 
-class BarOrder(Contract):
+class _BarOrder(Contract):
     """An entry as answers name it (`served.entry`)."""
 
     entry: Fingerprint
@@ -53,7 +53,7 @@ def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> 
         await tell(Act(by=caller(request, access).name, did=did, kind="cache", name=name, tenant=tenant, at=clock.wall()))
 
     async def purge(request: Request) -> dict[str, Any]:
-        order = PurgeOrder.model_validate_json(await body_of(request))
+        order = _PurgeOrder.model_validate_json(await body_of(request))
         which = Purge(**{name: getattr(order, name) for name in Purge.model_fields})
         if which == Purge():
             raise InvalidInput("say of which tenant, model, tag or document: of all is not meant by saying nothing")
@@ -64,7 +64,7 @@ def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> 
         return {"entries": count, "dry_run": order.dry_run}
 
     async def bar(request: Request) -> dict[str, Any]:
-        order = BarOrder.model_validate_json(await body_of(request))
+        order = _BarOrder.model_validate_json(await body_of(request))
         await act(request, "bar", order.entry)
         was_there = await store.bar(order.entry, order.seconds)
         log.info("cache_entry_barred", entry=order.entry, seconds=order.seconds)
@@ -73,15 +73,12 @@ def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> 
     async def stats(_: Request) -> dict[str, Any]:
         return dict(await store.stats())
 
-    def endpoint(answer: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answering(request: Request) -> Response:
-            try:
-                caller(request, access).check(Right.ADMINISTER)
-                return Response(to_json(await answer(request)), media_type="application/json")
-            except Exception as error:
-                return refusal(problem_of(error))
+    def endpoint(answer: Callable[[Request], Awaitable[dict[str, Any]]]) -> Endpoint:
+        async def serve(request: Request) -> Response:
+            caller(request, access).check(Right.ADMINISTER)
+            return Response(to_json(await answer(request)), media_type="application/json")
 
-        return answering
+        return answering(serve)
 
     routes = [Route(path, endpoint(order), methods=["POST"]) for path, order in (("/v1/cache/purge", purge), ("/v1/cache/bar", bar))]
     app = Starlette(routes=[*routes, Route("/v1/cache", endpoint(stats))])

@@ -11,18 +11,10 @@ from shared.contracts.base import Contract, JobId, Label, ModelName, Tenant
 from shared.contracts.cache import CacheFill, CacheLookup, Fingerprint, Lifetime, Marks, Meaning
 from shared.contracts.chat import Answer, Served
 from shared.contracts.usage import Usage
-from shared.errors import TuttiError
 
 FORM = 1
 """Of entries. What is of another form is not there."""
 BARRED: Literal["barred"] = "barred"
-
-
-class CacheAway(TuttiError):
-    """The store does not answer, or with nonsense."""
-
-    code = "cache_away"
-    retryable = True
 
 
 class CacheEntry(Contract):
@@ -84,7 +76,7 @@ class Purge(Contract):
 
 
 class CacheStore(Protocol):
-    """All raise CacheAway, within the time that the store was made with, whatever it did instead of what it was asked for."""
+    """All raise StoreAway, within the time that the store was made with, whatever it did instead of what it was asked for."""
 
     async def find(self, keys: Sequence[str]) -> list[Finding]:
         """One a key, in their order. What is no valid entry of that key is None, and is taken away."""

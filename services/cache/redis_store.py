@@ -7,17 +7,15 @@ could be evicted, and then would name none.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from redis.exceptions import RedisError
 
-from services.cache.port import BARRED, FORM, CacheAway, CacheEntry, Finding, FoundEntry, Purge
+from services.cache.port import BARRED, FORM, CacheEntry, Finding, FoundEntry, Purge
 from services.cache.settings import CacheSettings
-from shared.redis_client import open_redis
+from shared.errors import StoreAway
+from shared.redis_client import RedisStore
 
 _PURGE_SECONDS = 2.0
 """Of one call of a purge, which many others may be waiting behind."""
@@ -34,25 +32,25 @@ return redis.call('DEL', KEYS[1])
 """KEYS: entry, barred; ARGV: fingerprint, seconds, the most."""
 
 
-class RedisCache:
+class RedisCache(RedisStore):
     """Implements `port.CacheStore`."""
 
     def __init__(self, settings: CacheSettings, prefix: str) -> None:
         self._seconds = settings.store_timeout_seconds
-        self._redis = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=_PURGE_SECONDS)
+        super().__init__(settings.store, connections=settings.store_connections, timeout_seconds=_PURGE_SECONDS)
         self._entries, self._barred = f"tutti:{prefix}cache{FORM}:", f"tutti:{prefix}cache-barred"
         self.purged: Callable[[Sequence[CacheEntry]], Awaitable[None]] | None = None
         """Who else keeps something of entries, and is to forget it."""
-        self._bar = self._redis.register_script(_BAR)
+        self._bar = self.redis.register_script(_BAR)
 
     async def find(self, keys: Sequence[str]) -> list[Finding]:
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         pipeline.hmget(self._barred, keys)
         pipeline.time()
         for key in keys:
             pipeline.get(self._entries + key)
             pipeline.pttl(self._entries + key)
-        async with answering(self._seconds):
+        async with self.answering(self._seconds):
             barred, (now, _), *rest = await pipeline.execute(raise_on_error=False)
             found = [
                 BARRED if _until(until) > now else _entry(key, value, left)
@@ -61,17 +59,17 @@ class RedisCache:
         if odd := [
             self._entries + key for key, one, value in zip(keys, found, rest[::2], strict=True) if one is None and value is not None
         ]:
-            async with answering(self._seconds):
-                await self._redis.unlink(*odd)
+            async with self.answering(self._seconds):
+                await self.redis.unlink(*odd)
         return found
 
     async def keep(self, entries: Sequence[CacheEntry]) -> None:
-        async with answering(self._seconds):
-            pipeline = self._redis.pipeline(transaction=False)
+        async with self.answering(self._seconds):
+            pipeline = self.redis.pipeline(transaction=False)
             pipeline.hmget(self._barred, [entry.key for entry in entries])
             pipeline.time()
             barred, (now, _) = await pipeline.execute()
-            pipeline = self._redis.pipeline(transaction=False)
+            pipeline = self.redis.pipeline(transaction=False)
             for entry, until in zip(entries, barred, strict=True):
                 if _until(until) <= now:
                     pipeline.set(self._entries + entry.key, entry.to_bytes(), px=max(1, round(entry.ttl * 1000)))
@@ -80,16 +78,16 @@ class RedisCache:
     async def purge(self, which: Purge, *, dry: bool) -> int:
         count, cursor = 0, 0
         while True:
-            async with answering(_PURGE_SECONDS):
-                cursor, names = await self._redis.scan(cursor, match=_escaped(self._entries) + "*", count=_SCANNED)
-                values = await self._redis.mget(names) if names else []
+            async with self.answering(_PURGE_SECONDS):
+                cursor, names = await self.redis.scan(cursor, match=_escaped(self._entries) + "*", count=_SCANNED)
+                values = await self.redis.mget(names) if names else []
                 hit = {
                     name: entry
                     for name, value in zip(names, values, strict=True)
                     if (entry := _read(value)) is not None and which.holds(entry)
                 }
                 if hit and not dry:
-                    await self._redis.unlink(*hit)
+                    await self.redis.unlink(*hit)
                     if self.purged is not None:
                         await self.purged(list(hit.values()))
             count += len(hit)
@@ -97,19 +95,19 @@ class RedisCache:
                 return count
 
     async def bar(self, key: str, seconds: float) -> bool:
-        async with answering(_PURGE_SECONDS):
+        async with self.answering(_PURGE_SECONDS):
             gone = await self._bar(keys=[self._entries + key, self._barred], args=[key, max(1, round(seconds)), MOST_BARRED])
         if int(gone) < 0:
-            raise CacheAway(f"more than {MOST_BARRED} entries are barred")
+            raise StoreAway(f"more than {MOST_BARRED} entries are barred")
         return bool(gone)
 
     async def stats(self) -> Mapping[str, int]:
-        async with answering(_PURGE_SECONDS):
-            info = await self._redis.info()
+        async with self.answering(_PURGE_SECONDS):
+            info = await self.redis.info()
             space = info.get("db0", {})
             return {
                 "entries": int(space.get("keys", 0)),
-                "barred": int(await self._redis.hlen(self._barred)),
+                "barred": int(await self.redis.hlen(self._barred)),
                 "bytes": int(info["used_memory"]),
                 "most_bytes": int(info.get("maxmemory", 0)),
                 "evicted": int(info["evicted_keys"]),
@@ -118,12 +116,8 @@ class RedisCache:
 
     async def ping(self) -> None:
         """With patience: it may be the first word to a store that is far, and tells whether it is there, not how fast."""
-        async with answering(_PURGE_SECONDS):
-            await self._redis.ping()
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        async with self.answering(_PURGE_SECONDS):
+            await self.redis.ping()
 
 
 class NothingKept:
@@ -139,7 +133,7 @@ class NothingKept:
         return 0
 
     async def bar(self, key: str, seconds: float) -> bool:
-        raise CacheAway("no store is named (TUTTI_CACHE__STORE): nothing is kept")
+        raise StoreAway("no store is named (TUTTI_CACHE__STORE): nothing is kept")
 
     async def stats(self) -> Mapping[str, int]:
         return {}
@@ -149,20 +143,6 @@ class NothingKept:
 
     async def close(self) -> None:
         return None
-
-
-@asynccontextmanager
-async def answering(seconds: float) -> AsyncIterator[None]:
-    """Whatever goes wrong, an answer of another shape too, is CacheAway. Its words are not Redis's: those may quote what it holds."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise CacheAway(f"Redis has not answered within {seconds} s") from None
-    except (RedisError, OSError) as error:
-        raise CacheAway(f"Redis does not do what it is asked for ({type(error).__name__})") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CacheAway(f"what Redis answers is no answer ({type(error).__name__})") from error
 
 
 def _until(value: Any) -> int:

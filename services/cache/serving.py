@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from services.cache.flights import Flights
 from services.cache.handlers import CacheRecord, missed, read_asked, served
-from services.cache.port import BARRED, CacheAway, CacheEntry, CacheStore, Finding, FoundEntry, Meanings
+from services.cache.port import BARRED, CacheEntry, CacheStore, Finding, FoundEntry, Meanings
 from services.cache.settings import CacheSettings
 from shared.clock import Clock
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
+from shared.errors import StoreAway
 from shared.kafka.port import Message
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
@@ -74,7 +75,7 @@ class Serving:
         if self._clock.monotonic() >= self._asks_from:
             try:
                 await self._store.ping()
-            except CacheAway as error:
+            except StoreAway as error:
                 self._failed(error)
             else:
                 self._succeeded()
@@ -143,7 +144,7 @@ class Serving:
         with metrics.CACHE_STORE_SECONDS.labels("find").time():
             try:
                 found = dict(zip(keys, await self._store.find(keys), strict=True))
-            except CacheAway as error:
+            except StoreAway as error:
                 self._failed(error)
                 return [None] * len(lookups)
         self._succeeded()
@@ -157,7 +158,7 @@ class Serving:
             with metrics.CACHE_STORE_SECONDS.labels("keep").time():
                 try:
                     await self._store.keep(entries)
-                except CacheAway as error:
+                except StoreAway as error:
                     self._failed(error)
                 else:
                     self._succeeded()
@@ -178,7 +179,7 @@ class Serving:
     def _succeeded(self) -> None:
         self._failures, self.trouble = 0, None
 
-    def _failed(self, error: CacheAway) -> None:
+    def _failed(self, error: StoreAway) -> None:
         """After a few failures nobody waits for it any more; one call at a time finds out whether it is back."""
         metrics.CACHE_STORE_ERRORS.inc()
         self._failures += 1

@@ -20,22 +20,13 @@ from services.ingress.http.exchange import Message, Receive, Scope, Send, call_h
 from services.ingress.http.openapi import document
 from services.ingress.http.resource import Endpoint, Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
-from services.ingress.routes.batches import BatchRoutes
+from services.ingress.routes import batches, conversations, declarations, erasure, events, files, keys, nodes, reviews, schedules, tenants
+from services.ingress.routes.asking import Routes
 from services.ingress.routes.calls import Calls
-from services.ingress.routes.conversations import ConversationRoutes
-from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
-from services.ingress.routes.erasure import ErasureRoutes
-from services.ingress.routes.events import JobEvents
-from services.ingress.routes.files import FileRoutes
 from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
-from services.ingress.routes.keys import KeyRoutes
 from services.ingress.routes.model_tasks import TaskRoutes
-from services.ingress.routes.nodes import NodeRoutes
 from services.ingress.routes.responses import Responses
-from services.ingress.routes.reviews import ReviewRoutes
-from services.ingress.routes.schedules import ScheduleRoutes
-from services.ingress.routes.tenants import TenantRoutes
 from shared.access import Right
 from shared.agents.table import KINDS
 from shared.processing.outbox import Outbox
@@ -97,42 +88,26 @@ def build_api(
     app.origins, jobs = Origins(door.settings.origins), Jobs(door)
     responses = Responses(door, jobs)
     batched = {dialect.path: dialect for dialect in served() if dialect.batched}
-    batches, files = BatchRoutes(door, batched), FileRoutes(door, batched)
     app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
     tasks = TaskRoutes(door, declaring, jobs, pins)
-    events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
-    tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
-    nodes = NodeRoutes(door, declaring, environment)
-    methods: dict[str, dict[str, Any]] = {
-        **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, declaring, kind), kind).items()},
+    methods: Routes = {
+        **declarations.routes(door, declaring),
+        **events.routes(door),
+        **files.routes(door, batched),
+        **batches.routes(door, batched),
+        **reviews.routes(door),
+        **conversations.routes(door),
+        **schedules.routes(door, declaring, table),
+        **keys.routes(door, declaring),
+        **nodes.routes(door, declaring, environment),
+        **tenants.routes(door, declaring),
+        **erasure.routes(door, declaring, table, environment),
         "/v1/model-tasks": {"POST": tasks.create},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
-        "/v1/jobs/{job}/events": {"GET": events.get},
         "/v1/jobs/{job}/tree": {"GET": jobs.tree},
         "/v1/responses/{response}": {"GET": responses.get, "DELETE": responses.delete},
         "/v1/responses/{response}/cancel": {"POST": responses.cancel},
-        "/v1/files": {"GET": files.list, "POST": files.create},
-        "/v1/files/{file}": {"GET": files.get, "DELETE": files.delete},
-        "/v1/files/{file}/content": {"GET": files.content},
-        "/v1/batches": {"GET": batches.list, "POST": batches.create},
-        "/v1/batches/{batch}": {"GET": batches.get},
-        "/v1/batches/{batch}/cancel": {"POST": batches.cancel},
-        "/v1/reviews": {"GET": reviews.list},
-        "/v1/reviews/{review}": {"GET": reviews.get, "POST": reviews.decide},
-        "/v1/conversations": {"GET": talks.list},
-        "/v1/conversations/{conversation}": {"GET": talks.get, "PUT": talks.put, "DELETE": talks.delete},
-        "/v1/schedules": {"GET": schedules.list},
-        "/v1/schedules/{schedule}": {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.delete},
-        "/v1/keys": {"GET": keys.list, "POST": keys.create},
-        "/v1/keys/{key}": {"GET": keys.get, "PUT": keys.put, "DELETE": keys.delete},
-        "/v1/keys/{key}/rotate": {"POST": keys.rotate},
-        "/v1/nodes": {"GET": nodes.list},
-        "/v1/nodes/{node}": {"GET": nodes.get},
-        "/v1/nodes/{node}/maintenance": {"PUT": nodes.maintain, "DELETE": nodes.resume},
-        "/v1/tenants": {"GET": tenants.list},
-        "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
-        "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table, environment).create},
     }
     for dialect in served():
         app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))
@@ -169,17 +144,6 @@ def guarded(door: Door, need: Right | None, endpoint: Endpoint) -> Endpoint:
         return await endpoint(request)
 
     return endpoint if need is None else serve
-
-
-def _declared(routes: DeclarationRoutes, kind: str) -> dict[str, dict[str, Any]]:
-    one = f"/v1/{kind}s/{{name}}"
-    rendered_too = {} if kind not in RENDERED else {f"{one}/render": {"POST": routes.render}}
-    return {
-        f"/v1/{kind}s": {"GET": routes.list},
-        one: {"GET": routes.get, "PUT": routes.put, "DELETE": routes.delete},
-        f"{one}/versions": {"GET": routes.versions},
-        f"{one}/aliases/{{alias}}": {"PUT": routes.move},
-    } | rendered_too
 
 
 async def _unknown(scope: Scope, _receive: Receive, send: Send) -> None:

@@ -25,7 +25,7 @@ from services.ingress.status.files import StoredFiles
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobState, JobStatus, ended
-from services.ingress.status.store import StatusStore, StoreUnavailable
+from services.ingress.status.store import StatusStore
 from services.ingress.submit import NewJob, Submitter
 from shared.access import OPEN, Access, Client
 from shared.clock import Clock, until
@@ -35,7 +35,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.headers import HELD_JOB
 from shared.contracts.job import Job
 from shared.contracts.result import Result
-from shared.errors import Conflict, Overloaded, TuttiError
+from shared.errors import Conflict, Overloaded, StoreAway, TuttiError
 from shared.inputs import held, input_of
 from shared.kafka.port import Appended
 from shared.processing.blobs import BlobGone, Blobs
@@ -325,7 +325,7 @@ class Door:
             return False
         try:
             claimed = await self.store.claim(job, digest)
-        except StoreUnavailable:
+        except StoreAway:
             metrics.STATUS_STORE_ERRORS.inc()
             return False
         if claimed is None:
@@ -384,7 +384,7 @@ class Door:
         stored = None
         try:
             stored = await self.store.load(job)
-        except StoreUnavailable:
+        except StoreAway:
             metrics.STATUS_STORE_ERRORS.inc()
         return self.journal.status(job, stored)
 

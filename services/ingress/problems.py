@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.ingress.replies.assembly import StreamConflict
-from shared.contracts.bounds import in_words
+from shared.contracts.bounds import fault_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.errors import Conflict, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TooLarge, TuttiError, Unsupported
@@ -150,13 +150,11 @@ def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS
 
 def of_validation(error: ValidationError) -> Problem:
     """The first complaint, by field. The offending value is never repeated: it may be a prompt."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "json_invalid":
+    kind, (place, message) = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"], fault_of(error)
+    if kind == "json_invalid":
         return Problem(400, "invalid_json", "the body is not JSON")
-    if first["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return Problem(400, "unknown_field", f"unknown field {place!r}", place)
-    message = in_words(first["msg"])
     return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from services.ingress.http import cors
 from shared.addresses import networks_of
@@ -13,6 +13,7 @@ from shared.contracts.base import CLASSES, Count, Ordinal, PositiveSeconds, Prio
 from shared.contracts.limits import DEADLINE_SECONDS
 from shared.estimates import ANSWER_TOKENS
 from shared.scheduling.host_lanes import LaneBounds
+from shared.settings import of_service
 
 
 class CallbackSettings(BaseModel):
@@ -63,7 +64,7 @@ class CallbackSettings(BaseModel):
 class IngressSettings(BaseSettings):
     """Seconds, bytes and counts."""
 
-    model_config = SettingsConfigDict(env_prefix="TUTTI_INGRESS__", env_nested_delimiter="__", extra="ignore", frozen=True)
+    model_config = of_service("ingress")
 
     redis_url: Sentence = ""
     """`redis://host:port/db` of the status store; empty: status is kept in memory only."""

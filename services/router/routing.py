@@ -39,7 +39,7 @@ MOST_HELD = 64
 """Steps in a round that wait for a better node than there is: so far ahead a slow one looks for what is worth its while."""
 
 
-class RefusedStep(NamedTuple):
+class _RefusedStep(NamedTuple):
     """A record for the dead letters."""
 
     record: Record
@@ -63,9 +63,9 @@ class Routing:
         self._unplaced = {c: metrics.STEPS_UNPLACED.labels(c) for c in topics.settings.capabilities}
         self.waiting: WaitingSteps[PendingStep] = WaitingSteps(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
 
-    def admit(self, windows: Iterable[Window], now: float) -> list[RefusedStep]:
+    def admit(self, windows: Iterable[Window], now: float) -> list[_RefusedStep]:
         """Take into the waiting steps what the windows let out; returns the records that are no steps."""
-        refused: list[RefusedStep] = []
+        refused: list[_RefusedStep] = []
         for window in windows:
             if window.buffered:
                 while (record := window.take()) is not None:
@@ -73,7 +73,7 @@ class Routing:
                         self.waiting.add(read(record, partial(self._entry, window, now)))
                     except InvalidInput as error:
                         window.died(record)
-                        refused.append(RefusedStep(record, window, error))
+                        refused.append(_RefusedStep(record, window, error))
         return refused
 
     def _entry(self, window: Window, now: float, record: Record) -> PendingStep:

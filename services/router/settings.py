@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
-from shared.contracts.base import Ordinal, PositiveSeconds
+from shared.contracts.base import Label, Ordinal, PositiveSeconds
+from shared.placement.policies import known
 from shared.placement.waking import WakeSettings
 from shared.scheduling.class_shares import INTERACTIVE_SHARE
 from shared.settings import of_service
@@ -18,8 +19,8 @@ class RouterSettings(BaseSettings):
 
     model_config = of_service("router")
 
-    policy: Literal["hybrid", "round_robin", "least_active", "weighted", "random_of_two", "warm_first", "bid"] = "hybrid"
-    """How a node is chosen (`shared.placement.policies`)."""
+    policy: Annotated[Label, AfterValidator(known)] = "hybrid"
+    """How a node is chosen: the name of a file of `shared/placement/policies`."""
     window: Ordinal = 1536
     """Steps of one partition that are looked at out of order: about what three homes may have live (6 homes over 2 partitions), so that
     turns reach all of it.

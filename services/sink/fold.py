@@ -134,7 +134,7 @@ class HomeFold:
         if row is None:
             return
         upsert = batch.upsert(USAGE, f"{job}@{self.name}.{known.offset}")
-        day = _day(one.at_ms)
+        day = day_of(one.at_ms)
         if not upsert.most:
             upsert.fields.update(job=job, home=self.name, life=known.offset)
         upsert.most.update(at=one.at_ms / 1000, expires_at=day + timedelta(days=self._settings.usage_days))
@@ -152,7 +152,7 @@ class HomeFold:
         state["fewest_tokens"] = sum(portion.fewest_tokens for portion in known)
         used_at = event.at - event.idle_seconds  # it is told again now and then
         upsert.most.update(at=used_at, state=f"{one.offset:0{OFFSET_DIGITS}d}{to_json(state).decode()}")
-        upsert.most["expires_at"] = _day(one.at_ms) + timedelta(days=self._settings.usage_days)
+        upsert.most["expires_at"] = day_of(one.at_ms) + timedelta(days=self._settings.usage_days)
 
     # A day's sums
 
@@ -186,7 +186,7 @@ class HomeFold:
         self._add(about, values, one, batch)
 
     def _add(self, about: Document, values: dict[str, int], one: Valid, batch: Batch) -> None:
-        day = _day(one.at_ms)
+        day = day_of(one.at_ms)
         fields = {"home": self.name, "day": f"{day:%Y-%m-%d}", **about}
         id_ = blake2b("\0".join(map(str, fields.values())).encode(), digest_size=16).hexdigest()
         batch.add(id_, fields, day + timedelta(days=self._settings.totals_days), Amount(one.offset, values))
@@ -216,7 +216,7 @@ class HomeFold:
         upsert.fields[f"entries.{one.offset}"] = entry
         upsert.least["from_ms"] = min(one.at_ms, upsert.least.get("from_ms", one.at_ms))
         upsert.most["to_ms"] = max(one.at_ms, upsert.most.get("to_ms", 0))
-        upsert.most["expires_at"] = _day(one.at_ms) + timedelta(days=self._settings.audit_days)
+        upsert.most["expires_at"] = day_of(one.at_ms) + timedelta(days=self._settings.audit_days)
 
 
 def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
@@ -348,7 +348,7 @@ def step_name(step: str) -> str:
     return step if _STEP.fullmatch(step) else blake2b(step.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
-def _day(at_ms: int) -> datetime:
+def day_of(at_ms: int) -> datetime:
     """Of the record's arrival."""
     return _midnight(max(0, min(at_ms, 253_402_300_799_000)) // 86_400_000)
 

@@ -17,25 +17,10 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI
 
-from services.sink.port import (
-    ACTS,
-    AUDIT,
-    LETTERS,
-    NODES,
-    OF_TENANTS,
-    TALKS,
-    TOTALS,
-    USAGE,
-    Batch,
-    Begun,
-    Document,
-    JobLife,
-    StoreAway,
-    Sum,
-    Upsert,
-)
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OF_TENANTS, TALKS, TOTALS, USAGE, Batch, Begun, Document, JobLife, Sum, Upsert
 from shared.audit import BLOCK, GENESIS
 from shared.errors import ConfigurationError as WrongSettings
+from shared.errors import StoreAway
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)

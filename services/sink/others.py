@@ -1,13 +1,21 @@
-"""Dead letters and announcements of nodes as documents. No body, key or header of a letter is kept: Kafka has them as long as it may."""
+"""Dead letters, announcements of nodes and acts of administrators as documents. No body, key or header of a letter: Kafka has those."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 
-from services.sink.port import LETTERS, NODES, Batch, Document
+from pydantic import ValidationError
+
+from services.sink.fold import day_of
+from services.sink.port import ACTS, LETTERS, NODES, Batch, Document
+from shared.contracts import headers
+from shared.contracts.act import Act
+from shared.contracts.base import VERSION
+from shared.contracts.bounds import explain
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.node import Node
+from shared.errors import InvalidRecord
 from shared.kafka.port import Record
 
 _MOST_TOLD = 300
@@ -61,6 +69,24 @@ def _description(node: Node) -> Document:
     }
 
 
+def read_act(record: Record) -> Act:
+    """Raises InvalidRecord."""
+    if headers.Envelope(record.headers).version() > VERSION:
+        raise InvalidRecord("the act's version is newer than this service")
+    try:
+        return Act.model_validate_json(record.value or b"")
+    except ValidationError as error:
+        raise InvalidRecord(explain(error, "act")) from None
+
+
+def keep_act(record: Record, batch: Batch, days: int) -> None:
+    """By where its record lies, so that reading it again changes nothing; a topic made anew has other times. Raises InvalidRecord."""
+    act = read_act(record)
+    upsert = batch.upsert(ACTS, f"{record.offset}/{record.timestamp}")
+    upsert.fields.update(act.model_dump(mode="json", exclude_none=True), at=max(0, record.timestamp) / 1000, said_at=act.at)
+    upsert.most["expires_at"] = _until(record, days)
+
+
 def _until(record: Record, days: int) -> datetime:
     """Of the record's arrival, by the day."""
-    return datetime.fromtimestamp(max(0, record.timestamp) // 86_400_000 * 86_400, UTC) + timedelta(days=days)
+    return day_of(record.timestamp) + timedelta(days=days)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from shared.errors import TuttiError
-
 USAGE, TOTALS, AUDIT, NODES, LETTERS, TALKS = "usage", "totals", "audit", "nodes", "dead_letters", "conversations"
 ACTS = "acts"
 OF_TENANTS = (USAGE, TALKS)
@@ -19,13 +17,6 @@ OF_TENANTS = (USAGE, TALKS)
 OFFSET_DIGITS = 19
 """Of an offset as text, so that the larger one sorts behind."""
 Document = dict[str, Any]
-
-
-class StoreAway(TuttiError):
-    """The store does not answer."""
-
-    code = "store_away"
-    retryable = True
 
 
 @dataclass(slots=True)

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
-from services.sink.port import AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE, Document, Store
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE, Document, Store
 from shared.audit import BLOCK
 from shared.contracts import ids
 from shared.contracts.base import JobId, Label, NodeId, Offset, Tenant
@@ -48,6 +48,7 @@ class Query(BaseModel, ABC):
     """Unknown words are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    path: ClassVar[str]
     for_administrators: ClassVar = False
 
     tenant: Tenant | None = None
@@ -58,9 +59,15 @@ class Query(BaseModel, ABC):
         """Of this tenant's; None: of everybody's. `now`: epoch seconds. Raises StoreAway, TooLarge, NotFound."""
 
 
-class UsageQuery(Query):
+def _given(**where: Any) -> Document:
+    """What documents must have, but for what nobody asked for."""
+    return {name: value for name, value in where.items() if value is not None}
+
+
+class _Usage(Query):
     """Sums of days (UTC, by the arrival of what is counted), grouped by `by`. Of agents and models the sums are of attempts."""
 
+    path = "/v1/usage"
     first: Day | None = Field(default=None, alias="from")
     last: Day | None = Field(default=None, alias="to")
     by: Words = ("day", "tenant")
@@ -80,9 +87,7 @@ class UsageQuery(Query):
         last = self.last or datetime.fromtimestamp(now, UTC).date().isoformat()
         first = self.first or (date.fromisoformat(last) - timedelta(days=min(30, date.fromisoformat(last).toordinal() - 1))).isoformat()
         (of,) = self._of() or ["jobs"]
-        where: Document = {"day": {"$gte": first, "$lte": last}, "of": of}
-        if tenant is not None:
-            where["tenant"] = tenant
+        where = _given(day={"$gte": first, "$lte": last}, of=of, tenant=tenant)
         found = await store.find(TOTALS, where, order=[("day", 1)], limit=MOST_TOTALS + 1)
         if len(found) > MOST_TOTALS:
             raise TooLarge("that are too many days, or too many tenants: ask for fewer")
@@ -108,7 +113,7 @@ def _readable(total: dict[str, int]) -> Document:
     return shown
 
 
-class PagedQuery(Query):
+class _Paged(Query):
     """What has an instant, newest first. `before`: what the page before calls `next`, since many may have one instant."""
 
     before: Cursor | None = None
@@ -126,31 +131,32 @@ class PagedQuery(Query):
         return found
 
 
-class JobsQuery(PagedQuery):
+class _Jobs(_Paged):
     """Rows of jobs, those last heard of first."""
 
+    path = "/v1/usage/jobs"
     status: Status | None = None
     pattern: Label | None = None
     model: Label | None = None
     since: At = 0.0
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        named = {"tenant": tenant, "status": self.status and self.status.value, "pattern": self.pattern, "model": self.model}
-        where = {name: value for name, value in named.items() if value is not None}
+        where = _given(tenant=tenant, status=self.status and self.status.value, pattern=self.pattern, model=self.model)
         rows = await self.page(store, USAGE, where, self.since, _ROW)
         last = rows[-1] if len(rows) == self.limit else None
         next_ = None if last is None else f"{last['at']!r},{last['job']}@{last['home']}.{last['life']}"
         return {"rows": [row | {"job": ids.public(row["job"])} for row in rows], "next": next_}
 
 
-class OneJobQuery(Query):
+class _OneJob(Query):
     """All lives of one id, with its steps."""
 
+    path = "/v1/usage/jobs/{job:path}"
     job: JobId
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
         named = self.job if tenant is None or "/" in self.job else ids.qualified(tenant, self.job)
-        where: Document = {"job": named} | ({} if tenant is None else {"tenant": tenant})
+        where = _given(job=named, tenant=tenant)
         found = await store.find(USAGE, where, order=[("life", 1)], limit=100)
         if not found:
             raise NotFound("there is no such job")
@@ -162,14 +168,15 @@ def _nodes(row: Document) -> list[str]:
     return sorted(found)
 
 
-class TopQuery(Query):
+class _Top(Query):
     """Who used most in the last minutes, by one word."""
 
+    path = "/v1/top"
     minutes: Annotated[int, Field(ge=1, le=1_440)] = 5
     by: Literal["tenant", "pattern", "class", "model"] = "tenant"
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        where: Document = {"at": {"$gte": now - 60 * self.minutes}} | ({} if tenant is None else {"tenant": tenant})
+        where = _given(at={"$gte": now - 60 * self.minutes}, tenant=tenant)
         found = await store.find(USAGE, where, order=[("at", -1)], limit=MOST_RECENT, fields=_ROW)
         rows: dict[str, Document] = {}
         for row in found:
@@ -186,11 +193,13 @@ class TopQuery(Query):
         return {"minutes": self.minutes, "whole": len(found) < MOST_RECENT, "rows": [{self.by: key} | row for key, row in ordered]}
 
 
-class TalksQuery(PagedQuery):
+class _Talks(_Paged):
     """Conversations, used last first, and what their jobs used. No text of them is here."""
 
+    path = "/v1/conversations"
+
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        where: Document = {} if tenant is None else {"tenant": tenant}
+        where = _given(tenant=tenant)
         found = await self.page(store, TALKS, where)
         rows = {(row["tenant"], row["conversation"]): _talk(row) for row in reversed(found)}
         names = sorted({name for _, name in rows})
@@ -209,9 +218,10 @@ def _talk(row: Document) -> Document:
     return {name: row[name] for name in ("tenant", "conversation", "at")} | state
 
 
-class LogsQuery(Query):
+class _Logs(Query):
     """What happened, newest first: an event a line. `before`: what the page before calls `next`, in milliseconds."""
 
+    path = "/v1/logs"
     since: At = 0.0
     before: Annotated[int, Field(ge=0, le=10**16)] = 10**16
     limit: Limit = 100
@@ -238,12 +248,13 @@ class LogsQuery(Query):
         return {"rows": [entry for entry in entries if entry["at_ms"] >= whole], "next": None if done else whole}
 
 
-class AuditQuery(Query):
+class _Audit(Query):
     """Links of one home's chain behind the offset `after`, in order; without a home: which homes there are.
 
     A tenant's own are no whole chain: only administrators can check it.
     """
 
+    path = "/v1/audit"
     home: Label | None = None
     after: Offset = -1
     limit: Limit = 1_000
@@ -262,25 +273,49 @@ class AuditQuery(Query):
         return {"home": self.home, "rows": shown, "next": page[-1]["offset"] if page else None}
 
 
-class NodesQuery(Query):
+class _Nodes(Query):
     """What nodes said of themselves, newest first."""
 
+    path = "/v1/nodes/history"
     for_administrators: ClassVar = True
 
     node: NodeId | None = None
     limit: Limit = 100
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        where = {} if self.node is None else {"node": self.node}
-        return {"rows": await store.find(NODES, where, order=[("to_ms", -1)], limit=self.limit)}
+        return {"rows": await store.find(NODES, _given(node=self.node), order=[("to_ms", -1)], limit=self.limit)}
 
 
-class LettersQuery(Query):
+class _Letters(Query):
     """Dead letters, newest first; without what they carry."""
 
+    path = "/v1/dead-letters"
     for_administrators: ClassVar = True
 
     limit: Limit = 100
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
         return {"rows": await store.find(LETTERS, {}, order=[("at", -1)], limit=self.limit)}
+
+
+class _Acts(Query):
+    """What administrators did, newest first, by the brokers' clock. `before`: `at` of the last row of the page before."""
+
+    path = "/v1/acts"
+    for_administrators: ClassVar = True
+
+    by: Label | None = None
+    kind: Annotated[str, Field(max_length=64)] | None = None
+    since: At = 0.0
+    before: At | None = None
+    limit: Limit = 100
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        at: Document = {"$gte": self.since} | ({} if self.before is None else {"$lt": self.before})
+        return {
+            "rows": await store.find(ACTS, _given(at=at, by=self.by, kind=self.kind, tenant=tenant), order=[("at", -1)], limit=self.limit)
+        }
+
+
+QUERIES: tuple[type[Query], ...] = (_Usage, _Jobs, _OneJob, _Top, _Logs, _Talks, _Audit, _Nodes, _Letters, _Acts)
+"""All of them."""

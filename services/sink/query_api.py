@@ -20,36 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.sink.kept_acts import ActsQuery
 from services.sink.port import Store
-from services.sink.queries import (
-    AuditQuery,
-    JobsQuery,
-    LettersQuery,
-    LogsQuery,
-    NodesQuery,
-    OneJobQuery,
-    Query,
-    TalksQuery,
-    TopQuery,
-    UsageQuery,
-)  # fmt: skip
+from services.sink.queries import QUERIES, Query
 from shared.access import Access, Client, Right
 from shared.clock import Clock
-from shared.service.answering import caller, problem_of, refusal, unknown
-
-_ROUTES: dict[str, type[Query]] = {
-    "/v1/usage": UsageQuery,
-    "/v1/usage/jobs": JobsQuery,
-    "/v1/usage/jobs/{job:path}": OneJobQuery,
-    "/v1/top": TopQuery,
-    "/v1/logs": LogsQuery,
-    "/v1/conversations": TalksQuery,
-    "/v1/audit": AuditQuery,
-    "/v1/nodes/history": NodesQuery,
-    "/v1/dead-letters": LettersQuery,
-    "/v1/acts": ActsQuery,
-}
+from shared.service.answering import Endpoint, answering, caller, unknown
 
 
 class Answered(NamedTuple):
@@ -65,30 +40,24 @@ def build_api(store: Store, access: Access, clock: Clock, *, queries: int, besid
     """The application of one sink. `queries`: answered at once."""
     turns = asyncio.Semaphore(queries)
 
-    def endpoint(kind: type[Query]) -> Callable[[Request], Awaitable[Response]]:
+    def endpoint(kind: type[Query]) -> Endpoint:
         async def answer(request: Request) -> Response:
-            try:
-                client = caller(request, access)
-                query = kind.model_validate({**request.query_params, **request.path_params})
-                async with turns:
-                    found = await query.answer(store, _tenant(client, query), clock.wall())
-            except Exception as error:
-                return refusal(problem_of(error))
+            client = caller(request, access)
+            query = kind.model_validate({**request.query_params, **request.path_params})
+            async with turns:
+                found = await query.answer(store, _tenant(client, query), clock.wall())
             return Response(to_json(found), media_type="application/json")
 
         return answer
 
-    def other(one: Answered) -> Callable[[Request], Awaitable[Response]]:
+    def other(one: Answered) -> Endpoint:
         async def answer(request: Request) -> Response:
-            try:
-                return await one.answer(request, None if one.public else caller(request, access))
-            except Exception as error:
-                return refusal(problem_of(error))
+            return await one.answer(request, None if one.public else caller(request, access))
 
         return answer
 
-    routes = [Route(path, endpoint(kind), methods=["GET"]) for path, kind in _ROUTES.items()]
-    routes += [Route(one.path, other(one), methods=[one.method]) for one in besides]
+    routes = [Route(kind.path, answering(endpoint(kind)), methods=["GET"]) for kind in QUERIES]
+    routes += [Route(one.path, answering(other(one)), methods=[one.method]) for one in besides]
     app = Starlette(routes=routes)
     app.router.default = unknown
     return app

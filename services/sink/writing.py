@@ -16,15 +16,14 @@ from typing import TypeVar
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
-from services.sink.kept_acts import keep_act
-from services.sink.others import keep_letter, keep_node
-from services.sink.port import Batch, Begun, Store, StoreAway
+from services.sink.others import keep_act, keep_letter, keep_node
+from services.sink.port import Batch, Begun, Store
 from services.sink.settings import SinkSettings
 from services.sink.traces import Traces
 from shared.audit import home_name
 from shared.clock import Clock, within
 from shared.epochs import EpochFilter
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, StoreAway
 from shared.kafka.port import Record
 from shared.processing.folding import fold_each, pass_over
 from shared.processing.intake import Intake

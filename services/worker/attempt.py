@@ -154,6 +154,11 @@ def _first_token_seconds(model: str) -> Histogram:
     return metrics.FIRST_TOKEN_SECONDS.labels(model)
 
 
+def released(step: Step, claim: ClaimId | None, node: str, reason: str) -> StepReleased:
+    """It was not taken, or is given back: no attempt is counted."""
+    return StepReleased(job=step.job, step=step.id, attempt=step.attempt, claim=claim, node=node, reason=reason)
+
+
 def crash() -> Failure:
     """Of a step that this worker cannot deal with, for a reason that is in nobody's rules. Another worker may be a newer one."""
     return Failure(kind=FailureKind.INTERNAL, message="the worker failed on this step; its log says why")

@@ -35,7 +35,7 @@ SECONDS_PER_STREAM = 0.001
 """The more streams, the longer text is gathered: a record for many costs little more than for one."""
 
 
-class ChunkStream:
+class _ChunkStream:
     """The pieces of one attempt that wait to be sent."""
 
     def __init__(self, owner: ChunkSender, step: Step, claim: ClaimId, *, reply: ReplyTo, model: str, simulated: bool) -> None:
@@ -113,22 +113,22 @@ class ChunkSender:
     def __init__(self, topics: Topics, clock: Clock, settings: WorkerSettings) -> None:
         self._topics, self._clock, self._most_bytes = topics, clock, settings.chunk_buffer_bytes
         self._shortest, self._longest = settings.chunk_min_seconds, settings.chunk_max_seconds
-        self._waiting: dict[ChunkStream, None] = {}
-        self._urgent: dict[ChunkStream, None] = {}
-        self._busy: dict[Reader, list[ChunkStream]] = {}
+        self._waiting: dict[_ChunkStream, None] = {}
+        self._urgent: dict[_ChunkStream, None] = {}
+        self._busy: dict[Reader, list[_ChunkStream]] = {}
         """Readers to whom something is on its way, and what is urgent after it."""
         self._bytes = 0
         self._flushed_at = float("-inf")
         self._some = asyncio.Event()
         self._now = asyncio.Event()
 
-    def open(self, step: Step, claim: ClaimId, model: str, simulated: bool) -> ChunkStream | None:
+    def open(self, step: Step, claim: ClaimId, model: str, simulated: bool) -> _ChunkStream | None:
         """A way for the chunks of this attempt; None when nobody waits, or where no reply may go."""
         if step.reply is None or not self._topics.may_reply_to(step.reply.topic):
             return None
-        return ChunkStream(self, step, claim, reply=step.reply, model=model, simulated=simulated)
+        return _ChunkStream(self, step, claim, reply=step.reply, model=model, simulated=simulated)
 
-    def added(self, stream: ChunkStream, size: int) -> None:
+    def added(self, stream: _ChunkStream, size: int) -> None:
         """A stream has more text."""
         self._bytes += size
         self._waiting[stream] = None
@@ -138,19 +138,19 @@ class ChunkSender:
             self._drop(max(self._waiting, key=lambda waiting: waiting.waiting_bytes))
         self._some.set()
 
-    def finished(self, stream: ChunkStream) -> None:
+    def finished(self, stream: _ChunkStream) -> None:
         """A stream ended."""
         if stream.waiting_bytes:
             self._urge(stream)
 
-    def _urge(self, stream: ChunkStream) -> None:
+    def _urge(self, stream: _ChunkStream) -> None:
         if stream.reader in self._busy:
             self._busy[stream.reader].append(stream)
         else:
             self._urgent[stream] = None
             self._now.set()
 
-    def _drop(self, stream: ChunkStream) -> None:
+    def _drop(self, stream: _ChunkStream) -> None:
         self._bytes -= stream.waiting_bytes
         stream.take()
         self._waiting.pop(stream, None)
@@ -174,13 +174,13 @@ class ChunkSender:
             return
         await within(left, self._now.wait())
 
-    def _due(self) -> dict[Reader, list[ChunkStream]]:
+    def _due(self) -> dict[Reader, list[_ChunkStream]]:
         """The urgent streams alone while the interval lasts, else all whose reader is free."""
         now = self._clock.monotonic()
         whole = now - self._flushed_at >= self._shortest
         if whole:
             self._flushed_at = now
-        due: dict[Reader, list[ChunkStream]] = {}
+        due: dict[Reader, list[_ChunkStream]] = {}
         for stream in list(self._waiting if whole else self._urgent):
             if stream.reader not in self._busy:
                 due.setdefault(stream.reader, []).append(stream)
@@ -191,7 +191,7 @@ class ChunkSender:
             self._some.clear()
         return due
 
-    def _messages(self, streams: Iterable[ChunkStream]) -> list[Message]:
+    def _messages(self, streams: Iterable[_ChunkStream]) -> list[Message]:
         """One record for each reader that accepts chunks of several jobs, one a job for the others."""
         shared: dict[tuple[str, int | None], list[Chunk]] = {}
         whose: dict[tuple[str, int | None], set[str]] = {}

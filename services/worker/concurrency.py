@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.worker.attempt import Attempt
+from services.worker.speeds import FEWEST_TOKENS
 from shared.contracts.chat import MODEL_CALLS
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 
-FEWEST_TOKENS = 8
-"""Shorter answers say more about overhead than about speed."""
 WEIGHT = 0.2
 """Of the newest call."""
 BETTER = 1.02

@@ -6,8 +6,10 @@ The text is the beginning of the assistant's last message: chat endpoints that u
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from services.worker.backends.base import Completion, ModelCallFailed
+from services.worker.settings import WorkerSettings
 from shared.contracts.chat import ChatMessage, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.step import Step
@@ -53,6 +55,16 @@ def tokens_left(step: Step, most: int) -> int:
         return most
     written = fewest_tokens((step.prefix,)) if step.prefix_tokens is None else step.prefix_tokens
     return max(1, most - written)
+
+
+def sampling(step: Step, settings: WorkerSettings) -> dict[str, Any]:
+    """Options as a step names them; temperature and a token limit always."""
+    given = step.options.model_dump(exclude_none=True, exclude={"think"})
+    if not given.get("stop"):
+        given.pop("stop", None)
+    given.setdefault("temperature", settings.default_temperature)
+    given["max_tokens"] = tokens_left(step, given.get("max_tokens", settings.default_max_tokens))
+    return given
 
 
 def whole(step: Step, rest: Completion) -> Completion:

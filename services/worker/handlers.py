@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 
-from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure
+from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure, released
 from services.worker.chores import Chores, silent
 from services.worker.concurrency import Concurrency
 from services.worker.credits import EagerGate
@@ -120,7 +120,7 @@ class AttemptManager:
             if used:
                 self.gate.gave_back()
                 self.announce()
-            self._put(StepReleased(job=step.job, step=step.id, attempt=step.attempt, node=self.node, reason=refusal), step, trace, owe)
+            self._put(released(step, None, self.node, refusal), step, trace, owe)
             return
         stopped = self._stops.reason(step)
         span = tracing.child(trace, step.id, step.attempt) if trace else None

@@ -34,7 +34,7 @@ GIB = 2**30
 def found(*, accelerators: bool = True) -> Hardware:
     """This machine's hardware; 0 and None where it does not say. May take seconds where a vendor's program is asked: not for a loop."""
     cpus, ram = os.cpu_count() or 0, at_most(psutil.virtual_memory().total)
-    if accelerators and sys.platform == "darwin" and (chip := apple(_said("sysctl", "-n", "machdep.cpu.brand_string"))):
+    if accelerators and sys.platform == "darwin" and (chip := apple(said("sysctl", "-n", "machdep.cpu.brand_string"))):
         return hardware(cpus, ram, [chip], shared_vram=apple_vram(ram))
     return hardware(cpus, ram, [*nvidia(_nvml()), *_amd()] if accelerators else [])
 
@@ -106,7 +106,7 @@ def _nvidia(nvml: Any, number: int, driver: str) -> Gpu | None:
 
 
 def _amd() -> list[Gpu]:
-    return rocm(_said("rocm-smi", *_ROCM)) or amdgpu(_DRM, _AMDGPU)
+    return rocm(said("rocm-smi", *_ROCM)) or amdgpu(_DRM, _AMDGPU)
 
 
 def rocm(output: str) -> list[Gpu]:
@@ -157,13 +157,13 @@ def apple_vram(ram_bytes: int) -> int:
     return ram_bytes * 3 // 4 if ram_bytes > 36 * GIB else ram_bytes * 2 // 3
 
 
-def _said(program: str, *arguments: str) -> str:
+def said(program: str, *arguments: str, seconds: float = PROGRAM_SECONDS) -> str:
     """What a program prints; nothing where it is not there, fails, or takes too long."""
     path = shutil.which(program)
     if path is None:
         return ""
     try:
-        done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=True)  # noqa: S603
+        done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=seconds, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError, ValueError):
         return ""
     return done.stdout.strip()

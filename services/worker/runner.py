@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from prometheus_client import Counter
 
 from services.worker import continuation
-from services.worker.attempt import Attempt
+from services.worker.attempt import Attempt, crash, released
 from services.worker.backends.base import Backend, Completion, ModelCall, ModelCallFailed
 from services.worker.contexts import Bodies, Contexts
 from services.worker.guarding import GuardedStream, Stream
@@ -36,6 +35,7 @@ from shared.estimates import fewest_tokens, likely_tokens
 from shared.inputs import whole
 from shared.model_names import spelling
 from shared.placement.choosing import split
+from shared.placement.demand import texts_of
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs, metrics
 
@@ -47,7 +47,7 @@ _NOTHING_CONSUMED = (
 )  # fmt: skip
 
 
-class BlobBodies(Bodies, Protocol):
+class _BlobBodies(Bodies, Protocol):
     """Where inputs and answers above the inline bound lie."""
 
     async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
@@ -55,7 +55,7 @@ class BlobBodies(Bodies, Protocol):
         ...
 
 
-class Registered(Protocol):
+class _Registered(Protocol):
     """What the endpoint last said of itself."""
 
     @property
@@ -82,7 +82,7 @@ class OwnNode:
     """What the runner must know of its node."""
 
     id: str
-    registered: Registered
+    registered: _Registered
     slots: Slots
     health: Health
 
@@ -97,7 +97,7 @@ class Runner:
         backend: Backend,
         *,
         speeds: Speeds,
-        bodies: BlobBodies,
+        bodies: _BlobBodies,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
         settings, self._bodies, self._contexts = here.settings, bodies, Contexts(bodies)
@@ -134,17 +134,15 @@ class Runner:
             failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=again, flagged=error.flagged)
         except Exception as error:
             kind = type(error).__name__
-            log.error("attempt_crashed", job=attempt.step.job, step=attempt.step.id, error=kind, at=_place(error))  # noqa: TRY400
-            failure = Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
+            log.error("attempt_crashed", job=attempt.step.job, step=attempt.step.id, error=kind, at=logs.place_of(error))  # noqa: TRY400
+            failure = crash()
         return self._failed(attempt, failure)
 
     def stopped(self, attempt: Attempt) -> Ended:
         """The outcome of an attempt that was stopped or given back, before or while it ran."""
         step = attempt.step
         if attempt.released is not None and (step.idempotent or attempt.asked_at is None):
-            return StepReleased(
-                job=step.job, step=step.id, attempt=step.attempt, claim=attempt.claim, node=self._node.id, reason=attempt.released
-            )
+            return released(step, attempt.claim, self._node.id, attempt.released)
         stop = attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped")
         return self._failed(attempt, stop)
 
@@ -319,12 +317,6 @@ class Runner:
         )
 
 
-def _place(error: Exception) -> str:
-    """Where it happened. The error's own text stays out of the logs: it may quote a prompt or an answer."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-
-
 @lru_cache(maxsize=1024)
 def _tokens(model: str, kind: str) -> Counter:
     """The counter of one model; looking it up costs more than counting."""
@@ -337,11 +329,6 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
         return Usage()
     characters = sum(map(len, texts_of(attempt.step)))
     return Usage(calls=1, prompt_tokens=likely_tokens(characters), completion_tokens=attempt.tokens, estimated=True)
-
-
-def texts_of(step: Step) -> tuple[str, ...]:
-    """All text that the model is to read."""
-    return (step.prompt or "", *(message.content for message in step.messages), *step.texts, step.prefix or "")
 
 
 def _may_be_large(answer: Answer) -> bool:

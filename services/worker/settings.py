@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
 from pydantic_core import from_json
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode
 
 from services.worker.owner.manners import OwnerSettings, SleepSettings
 from shared.contracts.base import ID, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
 from shared.contracts.node import GigabytesPerSecond
 from shared.contracts.usage import Price
+from shared.settings import of_service
 
 OLLAMA_PORT = 11434
 
@@ -60,7 +61,7 @@ class LoadProfile(BaseModel):
 class WorkerSettings(BaseSettings):
     """Every bound and habit of a worker. Seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="TUTTI_WORKER__", env_nested_delimiter="__", extra="ignore", frozen=True)
+    model_config = of_service("worker")
 
     node: str = Field(default="", pattern=rf"^(?:{ID})?$", max_length=128)
     """Node id; the host name when empty. Two workers must never share one: the later one wins."""

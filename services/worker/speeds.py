@@ -10,6 +10,7 @@ from functools import partial
 
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
+from services.worker.seen import LOAD_MS
 from services.worker.settings import WorkerSettings
 from shared.contracts.failure import Failure, clocks_differ
 from shared.contracts.failure import FailureKind as K
@@ -65,7 +66,7 @@ def _hung(message: str) -> Failure:
 WEIGHT = 0.2
 """Of the newest observation."""
 FEWEST_TOKENS = 8
-"""Shorter measurements say more about overhead than about speed."""
+"""Shorter answers, and prompts, say more about overhead than about speed."""
 MOST_MODELS = 256
 FASTEST = 1e9
 """Of what endpoints report, in tokens a second: what a message can say."""
@@ -96,7 +97,7 @@ class Speeds:
                 return
             speed = self._models[model] = _Speed()
         timings, usage = done.timings, done.usage
-        if timings.load_ms > 100:  # a resident model reports a few milliseconds
+        if timings.load_ms > LOAD_MS:
             speed.load = _average(speed.load, timings.load_ms / 1e3)
         read = done.prefilled_tokens if done.prefilled_tokens is not None else usage.prompt_tokens
         if read >= FEWEST_TOKENS and timings.prefill_ms > 0:

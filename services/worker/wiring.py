@@ -19,7 +19,7 @@ def always() -> bool:
     return True
 
 
-class PlacesChanged(asyncio.Event):
+class _PlacesChanged(asyncio.Event):
     """An event that whoever waits may let pass: nobody is woken by what does not matter."""
 
     matters: Callable[[], bool] = staticmethod(always)
@@ -41,7 +41,7 @@ class WorkerContext:
     allowed: Sequence[str]
     dead_boot: str = ""
     """The boot before this one, if whoever started this one saw its process end."""
-    places_changed: PlacesChanged = field(default_factory=PlacesChanged)
+    places_changed: _PlacesChanged = field(default_factory=_PlacesChanged)
     """Set by whoever changes places, position or the running count."""
     node_news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by whoever changes what the Node record says."""

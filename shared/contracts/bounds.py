@@ -109,6 +109,12 @@ def check_capability(job: Job, offered: Collection[str]) -> None:
         raise NotOffered(f"this cluster does not offer the job's capability; it offers {', '.join(sorted(offered))}")
 
 
+def fault_of(error: ValidationError) -> tuple[str, str]:
+    """(place, sentence) of the first complaint. The value that it is about is no part of them: it may be a prompt, or a secret."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return ".".join(str(part) for part in first["loc"]), in_words(first["msg"])
+
+
 def explain(error: ValidationError, what: str, known: Iterable[str] = Job.model_fields) -> str:
     """The first problem as one sentence; an unknown field with the one of `known` that may be meant.
 

@@ -121,7 +121,7 @@ HEAT_SECONDS = 60.0
 MOST_MODELS = 4096
 
 
-class Heat:
+class _Heat:
     """How often each model was given a step of late, a second; what is long ago fades."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class Placement:
     def __init__(self, table: NodeTable, ledger: CreditLedger, policy: str = "hybrid") -> None:
         self._policy = policy
         self.moment = Moment()
-        self._heat, self._affinity = Heat(), Affinity()
+        self._heat, self._affinity = _Heat(), Affinity()
         self._asked: tuple[set[str], frozenset[str], int] = (set(), frozenset(), -1)
         self.table = table
         self.ledger = ledger

@@ -85,7 +85,7 @@ def _sizes(step: Step) -> tuple[int, int]:
     answer_tokens = min(step.options.max_tokens or 0, _MOST_ANSWER_TOKENS)
     if step.context is not None:
         before, own = step.context, step.input_ref
-        texts = (step.prefix or "",) if own is not None else _texts(step)
+        texts = (step.prefix or "",) if own is not None else texts_of(step)
         fewest = before.fewest_tokens + fewest_tokens(texts) + (own.fewest_tokens if own else 0)
         return _rounded_both(fewest, before.longest + sum(map(_bytes, texts)) + (own.longest if own else 0), answer_tokens)
     if step.input_ref is not None:
@@ -93,7 +93,7 @@ def _sizes(step: Step) -> tuple[int, int]:
         return _rounded_both(step.input_ref.fewest_tokens + fewest_tokens((more,)), step.input_ref.longest + _bytes(more), answer_tokens)
     if step.operation is Operation.EMBED:
         return _measured((max(step.texts, key=len, default=""),), 0)
-    return _measured(_texts(step), answer_tokens)
+    return _measured(texts_of(step), answer_tokens)
 
 
 def _measured(texts: tuple[str, ...], answer_tokens: int) -> tuple[int, int]:
@@ -111,8 +111,9 @@ def _likely(size: int, answer_tokens: int) -> int:
     return cautious_tokens(size) + answer_tokens
 
 
-def _texts(step: Step) -> tuple[str, ...]:
-    return (step.prompt or "", *[message.content for message in step.messages], step.prefix or "")
+def texts_of(step: Step) -> tuple[str, ...]:
+    """All text that the model is to read."""
+    return (step.prompt or "", *[message.content for message in step.messages], *step.texts, step.prefix or "")
 
 
 def _bytes(text: str) -> int:

@@ -16,7 +16,7 @@ FAILING = 3
 _REMEMBERED = 1_000
 
 
-class SentOut(Protocol):
+class _SentOut(Protocol):
     """What is sent somewhere for somebody."""
 
     @property
@@ -36,7 +36,7 @@ class LaneBounds(NamedTuple):
     host_held: Ordinal = 64
 
 
-P = TypeVar("P", bound=SentOut)
+P = TypeVar("P", bound=_SentOut)
 
 
 class HostLanes(Generic[P]):
@@ -107,11 +107,11 @@ class HostLanes(Generic[P]):
         return self._failures.get(sent.host, 0) >= FAILING
 
 
-def _keys(sent: SentOut) -> tuple[tuple[str, str], tuple[str, str]]:
+def _keys(sent: _SentOut) -> tuple[tuple[str, str], tuple[str, str]]:
     return ("host", sent.host), ("tenant", sent.tenant)
 
 
-def _less(counts: Counter[tuple[str, str]], sent: SentOut) -> None:
+def _less(counts: Counter[tuple[str, str]], sent: _SentOut) -> None:
     for key in _keys(sent):
         counts[key] -= 1
         if not counts[key]:

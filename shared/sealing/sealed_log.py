@@ -95,12 +95,12 @@ class SealedLog:
             return await self.inner.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)
         await self._ring.ready()
         inner = await self.inner.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)
-        return SealedProducer(inner, self._ring, self.seals, packs=self._packs)
+        return _SealedProducer(inner, self._ring, self.seals, packs=self._packs)
 
-    async def consumer(self, **options: Unpack[ConsumerOptions]) -> SealedConsumer:
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> _SealedConsumer:
         if self._ring is not None:
             await self._ring.ready()
-        return SealedConsumer(await self.inner.consumer(**options), self._ring, self._clock, self._lock, self._demanded)
+        return _SealedConsumer(await self.inner.consumer(**options), self._ring, self._clock, self._lock, self._demanded)
 
     async def close(self) -> None:
         if self._ring is not None:
@@ -111,7 +111,7 @@ class SealedLog:
         self._trouble = why
 
 
-class SealedProducer:
+class _SealedProducer:
     """Implements `port.Producer`. Who waits for a tenant's first key holds up the calls behind him, so that the order stands."""
 
     def __init__(self, inner: Producer, ring: KeyRing, seals: Callable[[str], bool], *, packs: bool) -> None:
@@ -159,7 +159,7 @@ class SealedProducer:
         return Message(topic, sealed, name, partition, ((SEALED, key.header), *headers))
 
 
-class SealedConsumer:
+class _SealedConsumer:
     """Implements `port.Consumer`: what is sealed comes as `OriginalRecord`, what does not open as `Unreadable`, as it lies."""
 
     def __init__(

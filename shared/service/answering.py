@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from shared.access import Access, Client, key_of, load
 from shared.contracts import erased
-from shared.contracts.bounds import in_words
+from shared.contracts.bounds import fault_of
 from shared.contracts.keys import KIND
 from shared.errors import InvalidInput, NotFound, TooLarge, TuttiError
 from shared.problem import Problem, Refused, rendered
@@ -27,6 +27,9 @@ log = logs.get(__name__)
 _AGAIN_SECONDS = 2.0
 _BODY_BYTES = 64 * 1024
 _BODY_SECONDS = 60.0
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def keys_of(environment: Environment, keys_file: str, service: str, erase: Erase) -> tuple[Access, Callable[[], Coroutine[Any, Any, None]]]:
@@ -73,9 +76,8 @@ def problem_of(error: Exception) -> Problem:
         case Refused():
             return error.problem
         case ValidationError():
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            return Problem(400, "invalid_input", f"{place}: {in_words(first['msg'])}" if place else in_words(first["msg"]), place or None)
+            place, message = fault_of(error)
+            return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
         case TooLarge():
             return Problem(413, error.code, error.message)
         case NotFound():
@@ -100,6 +102,18 @@ def refusal(problem: Problem) -> Response:
     if problem.retry_after_seconds is not None:
         headers["retry-after"] = f"{problem.retry_after_seconds:.0f}"
     return Response(rendered(problem), problem.status, headers, "application/json")
+
+
+def answering(serve: Endpoint) -> Endpoint:
+    """The same; what it raises is its answer."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await serve(request)
+        except Exception as error:
+            return refusal(problem_of(error))
+
+    return answer
 
 
 async def unknown(scope: Any, receive: Any, send: Any) -> None:

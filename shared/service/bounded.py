@@ -51,7 +51,7 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
 
-class CorkedProtocol(HttpToolsProtocol):
+class _CorkedProtocol(HttpToolsProtocol):
     """uvicorn's own, on a corked transport."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -93,7 +93,7 @@ class _Unserved(Exception):
     """Ends the parser's turn: the head is too large, too many requests lie here, or a tunnel is asked for."""
 
 
-class BoundedProtocol(CorkedProtocol):
+class BoundedProtocol(_CorkedProtocol):
     """uvicorn's own, within bounds."""
 
     most = most_connections()

@@ -22,13 +22,13 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 
-class Closable(Protocol):
+class _Closable(Protocol):
     """A consumer, a producer, or what is made of them."""
 
     async def close(self) -> None: ...
 
 
-Opened = TypeVar("Opened", bound=Closable)
+Opened = TypeVar("Opened", bound=_Closable)
 
 
 async def _nothing() -> None:
@@ -49,7 +49,7 @@ class Processor:
         self._connect, self._reasons, self._drain = connect, reasons, drain
         self.waits_for: str | None = "no answer from Kafka yet"
         """Of a service that is not connected: for people."""
-        self._opened: list[Closable] = []
+        self._opened: list[_Closable] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
         """In the order in which they began, so that they end in one order too: a set's differs from run to run."""
         self._ended = asyncio.Event()
@@ -64,7 +64,7 @@ class Processor:
         self.closes(opened)
         return opened
 
-    def closes(self, *opened: Closable) -> None:
+    def closes(self, *opened: _Closable) -> None:
         """These are closed at the end, before what was opened earlier."""
         self._opened += opened
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -52,6 +53,12 @@ class Logger:
             self._logger.log(level, event, extra={_FIELDS: fields}, exc_info=exc_info)
 
 
+def place_of(error: BaseException) -> str:
+    """Where it happened, where its own text must stay out of the logs: it may quote a prompt or an answer."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+
+
 def get(name: str) -> Logger:
     """The logger of a module: `logs.get(__name__)`."""
     return Logger(name)
@@ -62,7 +69,7 @@ def _service_of(logger: str) -> str | None:
     return logger.split(".", 2)[1] if logger.startswith("services.") else None
 
 
-class JsonFormatter(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     """time (UTC, ISO 8601), level, service, instance, logger, event, fields."""
 
     def __init__(self, service: str, instance: str) -> None:
@@ -87,7 +94,7 @@ class JsonFormatter(logging.Formatter):
 def configure(service: str, instance: str, level: str = "info", stream: TextIO | None = None) -> None:
     """Send all logs of this process to `stream` (standard error) as JSON; libraries only from WARNING on."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(service, instance))
+    handler.setFormatter(_JsonFormatter(service, instance))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

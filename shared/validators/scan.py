@@ -31,7 +31,7 @@ class Finder(NamedTuple):
     is_one: Classify = len
 
 
-class Spot(NamedTuple):
+class _Spot(NamedTuple):
     """Where something was found."""
 
     start: int
@@ -189,15 +189,15 @@ def finders_of(checks: CheckSet) -> tuple[Finder, ...]:
     return _of(checks.personal_data, checks.secrets, checks.toxicity, checks.forbidden)
 
 
-def places(text: str, finders: Iterable[Finder], start: int = 0) -> list[Spot]:
+def places(text: str, finders: Iterable[Finder], start: int = 0) -> list[_Spot]:
     """What is found from there on, by start. Of one finder they do not overlap; behind a candidate that is none the next sign is tried."""
-    found: list[Spot] = []
+    found: list[_Spot] = []
     for finder in finders:
         search, is_one, at = finder.regex.search, finder.is_one, start
         while (match := search(text, at)) is not None:
             length = is_one(match.group())
             if length:
-                found.append(Spot(match.start(), match.start() + length, finder))
+                found.append(_Spot(match.start(), match.start() + length, finder))
             at = match.start() + (length or 1)
     found.sort(key=lambda spot: spot[:2])
     return found

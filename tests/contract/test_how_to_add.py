@@ -212,6 +212,21 @@ from infra.cli.main import main
 assert CliRunner().invoke(main, ["spare"]).output.splitlines() == ["spared"]
 """,
     ),
+    "a policy for nodes": (
+        1,
+        {
+            "shared/placement/policies/last.py": """from shared.placement.policies.port import foresee
+
+def pick(found, ask, moment):
+    return [foresee(found[-1], ask, moment)]
+""",
+        },
+        """
+from services.router.settings import RouterSettings
+from shared.placement.policies import POLICIES
+assert RouterSettings(policy="last").policy == "last" and POLICIES["last"].__module__.endswith(".last")
+""",
+    ),
     "a retry rule": (
         1,
         {"shared/scheduling/retry.py": ("K.DEADLINE: Disposition.NEVER", "K.DEADLINE: Disposition.ANYWHERE")},

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from services.ingress.app import Ingress
-from services.ingress.routes import reviews
+from services.ingress.routes import telling
 from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts import event as events
@@ -87,13 +87,13 @@ async def test_of_two_at_once_one_is_heard(tmp_path: Path) -> None:
 
 async def test_what_is_not_known_in_time_is_202(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again it is told."""
-    monkeypatch.setattr(reviews, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(telling, "WAIT_SECONDS", 0.05)
     async with asked(tmp_path) as (at, _, path):
         at.planner.deaf = True
         waiting = await say(at, path)
         assert (waiting.status_code, waiting.json().get("heard"), waiting.json()["state"]) == (202, None, "open")
         at.planner.deaf = False
-        monkeypatch.setattr(reviews, "WAIT_SECONDS", 5.0)
+        monkeypatch.setattr(telling, "WAIT_SECONDS", 5.0)
         assert (await say(at, path)).status_code == 200
 
 

@@ -13,12 +13,13 @@ from redis.asyncio import Redis
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.redis import RedisServer
-from services.cache.port import BARRED, CacheAway, CacheEntry, FoundEntry, Purge
+from services.cache.port import BARRED, CacheEntry, FoundEntry, Purge
 from services.cache.redis_store import RedisCache
 from services.cache.settings import CacheSettings
 from shared.clock import SystemClock
 from shared.contracts.chat import Answer
 from shared.contracts.usage import Usage
+from shared.errors import StoreAway
 
 pytestmark = pytest.mark.redis
 
@@ -94,7 +95,7 @@ async def test_a_foreign_key_in_the_place_of_what_is_barred_is_the_store_away(em
     """Nobody can tell then what may be served."""
     async with opened(empty_redis) as store, raw(empty_redis) as client:
         await client.set("tutti:t*-cache-barred", "x")
-        with pytest.raises(CacheAway):
+        with pytest.raises(StoreAway):
             await store.find([A])
 
 
@@ -159,14 +160,14 @@ async def test_a_store_that_hangs_or_is_gone_costs_its_budget_and_no_more(evicti
             await client.client_pause(1_500)
         began = CLOCK.monotonic()
         for call in (store.find([A]), store.keep([entry()])):
-            with pytest.raises(CacheAway):
+            with pytest.raises(StoreAway):
                 await call
         assert CLOCK.monotonic() - began < 0.6
         await CLOCK.sleep(1.6)
         assert isinstance((await store.find([A]))[0], FoundEntry)
         evicting.stop()
         for call in (store.find([A]), store.ping()):
-            with pytest.raises(CacheAway):
+            with pytest.raises(StoreAway):
                 await call
         evicting.start()
     async with opened(evicting.url) as store:

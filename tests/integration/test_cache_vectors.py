@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from infra.native.ports import free_ports
-from services.cache.port import CacheAway, CacheEntry, Purge
+from services.cache.port import CacheEntry, Purge
 from services.cache.redis_store import RedisCache
 from services.cache.semantic.embedding import embedding
 from services.cache.semantic.vectors import VectorSets
@@ -23,6 +23,7 @@ from services.cache.settings import CacheSettings
 from shared.contracts.cache import Meaning
 from shared.contracts.chat import Answer
 from shared.contracts.usage import Usage
+from shared.errors import StoreAway
 from shared.validators.questions.threshold import Label
 
 pytestmark = pytest.mark.redis
@@ -99,7 +100,7 @@ async def test_what_others_wrote_there_is_no_label_and_a_foreign_key_is_said(set
         assert found.labels == ()
     await store.set(name, "a text")
     assert await sets.near([("e", RED, mine)], 1) == [[]]
-    with pytest.raises(CacheAway):
+    with pytest.raises(StoreAway):
         await sets.add("e", RED, "k2", mine, 60.0)
     await store.aclose()
 
@@ -107,6 +108,6 @@ async def test_what_others_wrote_there_is_no_label_and_a_foreign_key_is_said(set
 async def test_a_redis_that_is_away_is_said() -> None:
     gone = VectorSets(CacheSettings(store=f"redis://127.0.0.1:{free_ports(1)[0]}/0"), "t.")
     async with asyncio.timeout(10):
-        with pytest.raises(CacheAway):
+        with pytest.raises(StoreAway):
             await gone.near([("e", RED, vector())], 1)
     await gone.close()

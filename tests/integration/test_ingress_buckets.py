@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from services.ingress.admission.bucket_store import Debit, RedisBuckets
-from services.ingress.status.store import StoreUnavailable
 from shared.access import Rate
 from shared.clock import SystemClock
+from shared.errors import StoreAway
 
 pytestmark = pytest.mark.redis
 
@@ -76,8 +76,8 @@ async def test_a_store_that_does_not_answer_says_so(unused_tcp_port: int) -> Non
     """Within its timeout, with the one error that callers handle."""
     store = RedisBuckets(f"redis://127.0.0.1:{unused_tcp_port}/0", prefix="", connections=1, timeout_seconds=0.2)
     async with asyncio.timeout(5):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreAway):
             await store.take([Debit("a", Rate(1, 1), 1)])
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreAway):
             await store.settle({"a": (Rate(1, 1), 1.0)})
     await store.close()

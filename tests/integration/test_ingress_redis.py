@@ -16,9 +16,10 @@ from redis.asyncio import Redis
 from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobState, JobStatus
-from services.ingress.status.store import Position, RedisStatusStore, StoreUnavailable
+from services.ingress.status.store import Position, RedisStatusStore
 from shared.clock import SystemClock
 from shared.contracts.job import Job
+from shared.errors import StoreAway
 from shared.kafka.memory.memory import MemoryLog
 from shared.telemetry import metrics
 from tests.support.fake_planner import Script
@@ -105,7 +106,7 @@ async def test_an_absent_redis_is_a_typed_error_within_its_time(unused_tcp_port:
     store = open_store(f"redis://127.0.0.1:{unused_tcp_port}/0", timeout_seconds=0.2)
     async with asyncio.timeout(5):
         for call in (store.load("a"), store.positions(), store.save(0, Position(1), []), store.remember([view("a", 0)])):
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreAway):
                 await call
     await store.close()
 

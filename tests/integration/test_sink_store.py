@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from services.sink.mongo import MongoStore
-from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch, StoreAway
-from services.sink.queries import JobsQuery
-from shared.errors import ConfigurationError
+from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch
+from services.sink.queries import QUERIES
+from shared.errors import ConfigurationError, StoreAway
 
 pytestmark = [pytest.mark.mongo, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
 LATER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -124,10 +124,11 @@ async def test_pages_miss_nothing_whatever_begins_like_another(mongo_url: str) -
             batch.upsert(USAGE, f"a@h.0.{life}").fields.update(job="a", home="h.0", life=life, tenant="t")
             batch.upsert(USAGE, f"a@h.0.{life}").most["at"] = 5.0
         await store.write(batch)
+        jobs = next(kind for kind in QUERIES if kind.path == "/v1/usage/jobs")
         for tenant in (None, "t"):
             found, before = [], None
             for _ in range(7):
-                query = JobsQuery.model_validate({"limit": 1} | ({} if before is None else {"before": before}))
+                query = jobs.model_validate({"limit": 1} | ({} if before is None else {"before": before}))
                 page = await query.answer(store, tenant, 0.0)
                 found += [row["life"] for row in page["rows"]]
                 before = page["next"]

@@ -10,12 +10,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from infra.native import http
 from infra.native.paths import StackHome
@@ -23,9 +21,8 @@ from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
 from infra.native.waiting import wait_until
 from services.sink.mongo import MongoStore
-from services.sink.port import StoreAway
-from shared.errors import ConfigurationError
-from shared.redis_client import open_redis
+from shared.errors import ConfigurationError, StoreAway
+from shared.redis_client import RedisStore
 from shared.tls import Pair, client_context, server_context
 from tests.support.certificates import Authority, Signed
 
@@ -103,14 +100,14 @@ async def test_redis_over_tls(redis_url: str, tmp_path: Path) -> None:
     authority, strangers, context = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs"), server_context()
     Pair("redis", authority.sign("redis").files, context)
     async with encrypted(redis_url, context) as port:
-        right: Any = open_redis(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}", connections=2, timeout_seconds=5)
-        assert await right.ping()
-        await right.aclose()
-        await right.connection_pool.disconnect()
-        wrong: Any = open_redis(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={strangers.file}", connections=2, timeout_seconds=5)
-        with pytest.raises(RedisConnectionError):
-            await wrong.ping()
-        await wrong.connection_pool.disconnect()
+        right = RedisStore(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}", connections=2, timeout_seconds=5)
+        assert await right.redis.ping()
+        await right.close()
+        wrong = RedisStore(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={strangers.file}", connections=2, timeout_seconds=5)
+        with pytest.raises(StoreAway):
+            async with wrong.answering():
+                await wrong.redis.ping()
+        await wrong.close()
 
 
 @pytest.mark.mongo
@@ -141,5 +138,5 @@ def test_options_that_would_leave_the_store_without_tls_are_refused(options: str
 )
 def test_an_address_of_redis_that_cannot_be_used(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        open_redis(url, connections=1, timeout_seconds=1)
+        RedisStore(url, connections=1, timeout_seconds=1)
     assert "SECRET" not in caught.value.message

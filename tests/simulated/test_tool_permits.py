@@ -67,7 +67,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 
     def backend(_node: Node, given: WorkerSettings) -> tuple[ToolsBackend, Endpoint]:
         made = ToolsBackend(FILE, given, LoopClock())
-        made._tools["slow"] = tool
+        made._tools["slow"] = tool.call
         return made, Endpoint(_node)
 
     monkeypatch.setattr(settings, "worker", worker)

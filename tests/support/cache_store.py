@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from services.cache.port import BARRED, CacheAway, CacheEntry, Finding, FoundEntry, Purge
+from services.cache.port import BARRED, CacheEntry, Finding, FoundEntry, Purge
+from shared.errors import StoreAway
 
 
 class MemoryCache:
@@ -82,12 +83,12 @@ class MemoryCache:
         self.calls += 1
         if self.away or self._random.random() < self.slow:
             await asyncio.sleep(self._patience)
-            raise CacheAway("the store has not answered in time")
+            raise StoreAway("the store has not answered in time")
         if self._random.random() < self.fails / 2:
-            raise CacheAway("the store is broken")
+            raise StoreAway("the store is broken")
         await asyncio.sleep(0.0005)
 
     def _late(self) -> None:
         """It is done, and nobody learns of it."""
         if self._random.random() < self.fails / 2:
-            raise CacheAway("the store's word is lost")
+            raise StoreAway("the store's word is lost")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
-from services.cache.port import CacheAway, CacheEntry
+from services.cache.port import CacheEntry
 from services.cache.semantic.embedding import EmbedderAway, Embedding, embedding
 from services.cache.semantic.vectors import Near
 from shared.clock import Clock
+from shared.errors import StoreAway
 from shared.validators.questions.threshold import Label
 
 
@@ -58,7 +59,7 @@ class MemoryVectors:
 
     def _answer(self) -> None:
         if self.away:
-            raise CacheAway("the test says so")
+            raise StoreAway("the test says so")
 
 
 class ChosenEmbedder:

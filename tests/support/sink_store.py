@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
-from services.sink.port import AUDIT, OF_TENANTS, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
+from services.sink.port import AUDIT, OF_TENANTS, TOTALS, USAGE, Batch, Begun, Document, JobLife
 from shared.audit import BLOCK, GENESIS
+from shared.errors import StoreAway
 
 
 class MemoryStore:

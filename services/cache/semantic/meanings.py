@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
-from services.cache.port import CacheAway, CacheEntry, CacheStore, Finding, FoundEntry
+from services.cache.port import CacheEntry, CacheStore, Finding, FoundEntry
 from services.cache.redis_store import RedisCache
 from services.cache.semantic.cluster import ClusterEmbedder
 from services.cache.semantic.embedding import Embedder, EmbedderAway, Embedding
@@ -25,6 +25,7 @@ from services.cache.semantic.local import LocalEmbedder
 from services.cache.semantic.vectors import Near, VectorSets
 from services.cache.settings import CacheSettings
 from shared.contracts.cache import CacheLookup
+from shared.errors import StoreAway
 from shared.processing.outbox import Outbox
 from shared.processing.tries import Tries
 from shared.service import Environment
@@ -50,7 +51,7 @@ _ANSWER = 1_000
 Hit = tuple[FoundEntry, float] | None
 
 
-class Passed(NamedTuple):
+class _Passed(NamedTuple):
     """An entry that was near a question which a model then answered. `drawn`: it would have been served."""
 
     near: Near
@@ -65,7 +66,7 @@ class Semantic:
         self._store, self._vectors, self._embedder, self._settings = store, vectors, embedder, settings
         self._known: OrderedDict[str, Embedding] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Embedding]] = {}
-        self._candidates: OrderedDict[str, Passed] = OrderedDict()
+        self._candidates: OrderedDict[str, _Passed] = OrderedDict()
         """By the key of the lookup that missed."""
         self._gone: list[tuple[str, str, str]] = []
         """Vectors whose entries are no more: embedder, partition, key."""
@@ -91,8 +92,8 @@ class Semantic:
         try:
             async with asyncio.timeout(self._settings.semantic_seconds):
                 return await self._near(lookups)
-        except (TimeoutError, CacheAway) as error:
-            metrics.CACHE_MEANINGS.labels("store" if isinstance(error, CacheAway) else "late").inc(len(lookups))
+        except (TimeoutError, StoreAway) as error:
+            metrics.CACHE_MEANINGS.labels("store" if isinstance(error, StoreAway) else "late").inc(len(lookups))
             return [None] * len(lookups)
 
     async def _near(self, lookups: Sequence[CacheLookup]) -> list[Hit]:
@@ -176,7 +177,7 @@ class Semantic:
         may = near.similarity >= asked and _drawn(lookup, "ask") >= chance
         drawn = may and _drawn(lookup, "shadow") < settings.shadow_share
         if not may or drawn:
-            self._candidates[lookup.key] = Passed(near, by, drawn)
+            self._candidates[lookup.key] = _Passed(near, by, drawn)
             if len(self._candidates) > REMEMBERED:
                 self._candidates.popitem(last=False)
         return may and not drawn
@@ -195,7 +196,7 @@ class Semantic:
                 try:
                     async with asyncio.timeout(LEARN_SECONDS):
                         await self._learn(entry)
-                except (TimeoutError, CacheAway, EmbedderAway):
+                except (TimeoutError, StoreAway, EmbedderAway):
                     metrics.CACHE_MEANINGS.labels("not_learnt").inc()
 
     async def _learn(self, entry: CacheEntry) -> None:
@@ -205,7 +206,7 @@ class Semantic:
         vector = await self._vector(entry.meaning.question)
         await self._vectors.add(vector.by, entry.meaning.partition, entry.key, vector.vector, entry.ttl)
 
-    async def _label(self, entry: CacheEntry, candidate: Passed) -> None:
+    async def _label(self, entry: CacheEntry, candidate: _Passed) -> None:
         """Was the candidate's answer the right one?"""
         assert entry.meaning is not None
         [finding] = await self._store.find([candidate.near.key])

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from services.cache.port import CacheEntry
-from services.cache.redis_store import answering
 from services.cache.settings import CacheSettings
-from shared.redis_client import open_redis
+from shared.redis_client import RedisStore
 from shared.validators.questions.threshold import MOST_LABELS, Label
 
 _FORM = 1
@@ -35,60 +34,56 @@ class Near(NamedTuple):
     labels: tuple[Label, ...]
 
 
-class VectorSets:
-    """All raise CacheAway. Whoever asks for the nearest bounds the time."""
+class VectorSets(RedisStore):
+    """All raise StoreAway. Whoever asks for the nearest bounds the time."""
 
     def __init__(self, settings: CacheSettings, prefix: str) -> None:
         self._most, self._prefix = settings.vectors, prefix
-        self._redis: Any = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=_SECONDS)
+        super().__init__(settings.store, connections=settings.store_connections, timeout_seconds=_SECONDS)
 
     async def near(self, asked: Sequence[tuple[str, str, array[float]]], most: int) -> list[list[Near]]:
         """Of each (embedder, partition, vector) the nearest, the most similar first; none where Redis refuses, as of another dimension."""
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         for embedder, partition, vector in asked:
             name = _set(self._prefix, embedder, partition)
             pipeline.execute_command("VSIM", name, "FP32", vector.tobytes(), "WITHSCORES", "WITHATTRIBS", "COUNT", most)
-        async with answering(_SECONDS):
+        async with self.answering(_SECONDS):
             return [_near(one) for one in await pipeline.execute(raise_on_error=False)]
 
     async def add(self, embedder: str, partition: str, key: str, vector: array[float], seconds: float) -> None:
         """`seconds`: how long its entry lives."""
         name, left = _set(self._prefix, embedder, partition), max(1, round(seconds))
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         pipeline.sadd(_embedders(self._prefix), embedder)
         pipeline.execute_command("VADD", name, "FP32", vector.tobytes(), key, "CAS", "NOQUANT")
         pipeline.expire(name, left, nx=True).expire(name, left, gt=True)
         pipeline.execute_command("VCARD", name)
-        async with answering(_SECONDS):
+        async with self.answering(_SECONDS):
             *_, count = await pipeline.execute()
             if int(count) > self._most:
-                surplus = await self._redis.execute_command("VRANDMEMBER", name, int(count) - self._most + _SURPLUS)
+                surplus = await self.redis.execute_command("VRANDMEMBER", name, int(count) - self._most + _SURPLUS)
                 await self.remove([(embedder, partition, one.decode()) for one in surplus if one.decode() != key])
 
     async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
         """In the place of those that it had; nothing where it is gone."""
-        async with answering(_SECONDS):
+        async with self.answering(_SECONDS):
             said = _LABELS.dump_json({"labels": tuple(labels)})
-            await self._redis.execute_command("VSETATTR", _set(self._prefix, embedder, partition), key, said)
+            await self.redis.execute_command("VSETATTR", _set(self._prefix, embedder, partition), key, said)
 
     async def remove(self, which: Iterable[tuple[str, str, str]]) -> None:
         """Of each its embedder, partition and key."""
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         for embedder, partition, key in which:
             pipeline.execute_command("VREM", _set(self._prefix, embedder, partition), key)
-        async with answering(_SECONDS):
+        async with self.answering(_SECONDS):
             await pipeline.execute()
 
     async def forget(self, entries: Sequence[CacheEntry]) -> None:
         """Purged ones' vectors, of whatever embedder."""
-        async with answering(_SECONDS):
-            embedders = [one.decode() for one in await self._redis.smembers(_embedders(self._prefix))]
+        async with self.answering(_SECONDS):
+            embedders = [one.decode() for one in await self.redis.smembers(_embedders(self._prefix))]
         meant = [(entry.meaning.partition, entry.key) for entry in entries if entry.meaning is not None]
         await self.remove([(embedder, *one) for one in meant for embedder in sorted(embedders)[:_MOST_EMBEDDERS]])
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
 
 
 def _set(prefix: str, embedder: str, partition: str) -> str:

@@ -15,13 +15,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from redis.exceptions import RedisError
-
 from services.ingress.settings import IngressSettings
-from services.ingress.status.store import StoreUnavailable
 from shared.access import Rate
 from shared.clock import Clock
-from shared.redis_client import open_redis
+from shared.redis_client import RedisStore
 
 EPSILON_SECONDS = 1e-6
 """What rounding may take; a caller who waits exactly as long as he was told must not be refused."""
@@ -106,7 +103,7 @@ class Debit(NamedTuple):
 
 
 class BucketStore(Protocol):
-    """Raises StoreUnavailable, within the timeout."""
+    """Raises StoreAway, within the timeout."""
 
     async def take(self, asks: Sequence[Debit]) -> list[Level]:
         """From all, or from none when one does not give."""
@@ -146,34 +143,26 @@ class MemoryBuckets:
         """Nothing is held."""
 
 
-class RedisBuckets:
+class RedisBuckets(RedisStore):
     """Keys: `tutti:<prefix>bucket:{<name>}` → full_at."""
 
     def __init__(self, url: str, *, prefix: str, connections: int, timeout_seconds: float) -> None:
-        self._redis = open_redis(url, connections=connections, timeout_seconds=timeout_seconds)
+        super().__init__(url, connections=connections, timeout_seconds=timeout_seconds)
         self._prefix = f"tutti:{prefix}bucket:"
-        self._take = self._redis.register_script(_TAKE)
-        self._settle = self._redis.register_script(_SETTLE)
+        self._take = self.redis.register_script(_TAKE)
+        self._settle = self.redis.register_script(_SETTLE)
 
     async def take(self, asks: Sequence[Debit]) -> list[Level]:
         arguments = [value for each in asks for value in (repr(each.rate.per_second), repr(each.rate.burst), repr(each.amount))]
-        try:
+        async with self.answering():
             found = await self._take(keys=[self._prefix + each.bucket for each in asks], args=arguments)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
         return [Level(float(full), float(wait)) for full, wait in zip(found[::2], found[1::2], strict=True)]
 
     async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
-        try:
+        async with self.answering():
             for bucket, (rate, difference) in differences.items():
                 arguments = [repr(rate.per_second), repr(difference), repr(most_owed_seconds(rate))]
                 await self._settle(keys=[self._prefix + bucket], args=arguments)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
 
 
 def bucket_store(settings: IngressSettings, prefix: str) -> BucketStore | None:

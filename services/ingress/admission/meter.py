@@ -13,11 +13,11 @@ from typing import NamedTuple
 from services.ingress.admission.bucket_store import BucketStore, Debit, Level, MemoryBuckets
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.ends import Ends
-from services.ingress.status.store import StoreUnavailable
 from shared.access import Client, Rate
 from shared.clock import Clock
 from shared.contracts.job import Job
 from shared.contracts.result import Result
+from shared.errors import StoreAway
 from shared.estimates import likely_tokens
 from shared.patterns import Patterns
 from shared.telemetry import logs, metrics
@@ -83,7 +83,7 @@ class Meter:
         if self._shared is not None:
             try:
                 return await self._shared.take(asks)
-            except StoreUnavailable:
+            except StoreAway:
                 metrics.BUCKET_STORE_ERRORS.inc()
         return await self._own.take(asks)
 
@@ -118,7 +118,7 @@ class Meter:
         if self._shared is not None:
             try:
                 await self._shared.settle(differences)
-            except StoreUnavailable:
+            except StoreAway:
                 metrics.BUCKET_STORE_ERRORS.inc()
             else:
                 return

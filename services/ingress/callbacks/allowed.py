@@ -29,11 +29,9 @@ _MOST_KEYS = 4
 _OFF = "callbacks are switched off here (TUTTI_INGRESS__CALLBACKS__SECRETS_FILE and ..__HOSTS)"
 
 
-class CallbackRefused(InvalidInput):
+def _refused(message: str) -> InvalidInput:
     """This callback is not taken here."""
-
-    code = "callback_not_allowed"
-    param = "callback"
+    return InvalidInput(message, code="callback_not_allowed", param="callback")
 
 
 class CallbackRules:
@@ -51,23 +49,23 @@ class CallbackRules:
         return bool(self._secrets and self._hosts)
 
     def check(self, callback: Callback | None, tenant: str) -> Parts | None:
-        """Where it leads; None of no callback. Raises CallbackRefused, which does not quote the address: it may hold a token."""
+        """Where it leads; None of no callback. Raises InvalidInput, which does not quote the address: it may hold a token."""
         if callback is None:
             return None
         if not self.any:
-            raise CallbackRefused(_OFF)
+            raise _refused(_OFF)
         if not self.secrets_of(callback, tenant):
-            raise CallbackRefused("the tenant has no secret of this name; the operator's secrets file names them")
+            raise _refused("the tenant has no secret of this name; the operator's secrets file names them")
         try:
             parts = parts_of(callback.url)
         except NotAllowed as error:
-            raise CallbackRefused(f"the callback's address is not allowed: {error}") from None
+            raise _refused(f"the callback's address is not allowed: {error}") from None
         if parts.scheme not in self._schemes or parts.port not in self._ports:
-            raise CallbackRefused(f"a callback's address is {' or '.join(sorted(self._schemes))}, at a port that the operator allows")
+            raise _refused(f"a callback's address is {' or '.join(sorted(self._schemes))}, at a port that the operator allows")
         if not any(self._covers(entry, parts.host) for entry in self._hosts):
-            raise CallbackRefused("the callback's host is none that the operator allows")
+            raise _refused("the callback's host is none that the operator allows")
         if is_address(parts.host) and not self.leads_to(parts.host):
-            raise CallbackRefused("the callback's address is not public")
+            raise _refused("the callback's address is not public")
         return parts
 
     @staticmethod

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from services.ingress.callbacks.allowed import CallbackRefused, rules_of
+from services.ingress.callbacks.allowed import rules_of
 from services.ingress.callbacks.rendering import body_of, delivery_id, headers_of
 from services.ingress.callbacks.sending import Heard, HttpPost, Post
 from services.ingress.settings import CallbackSettings
@@ -17,7 +17,7 @@ from shared.contracts import headers
 from shared.contracts.delivery import Delivery
 from shared.contracts.ids import digest_of
 from shared.contracts.result import Result
-from shared.errors import InvalidRecord, TuttiError
+from shared.errors import InvalidInput, InvalidRecord, TuttiError
 from shared.kafka.port import Appended, Message, Record
 from shared.processing.delays import build_waiting
 from shared.processing.intake import Intake
@@ -41,7 +41,7 @@ _COMMIT_SECONDS = 0.5
 _BOUNDS = WindowBounds(open=512, span=8_192, records=2_048)
 
 
-class CallbackFailed(TuttiError):
+class _CallbackFailed(TuttiError):
     """The end of the job could not be told."""
 
     code = "callback_failed"
@@ -157,7 +157,7 @@ class Deliveries:
     def _admit(self, telling: Telling) -> None:
         try:
             parts = self.rules.check(telling.delivery.result.callback, telling.tenant)
-        except CallbackRefused as error:
+        except InvalidInput as error:
             self._bury(telling, error)
             return
         assert parts is not None, "it has a callback"
@@ -180,7 +180,7 @@ class Deliveries:
             metrics.CALLBACKS.labels("delivered").inc()
             self.intake.finish(telling.window, telling.record.offset)
         elif heard.gone:
-            self._bury(telling, CallbackFailed("the receiver wants no more of it: status 410"))
+            self._bury(telling, _CallbackFailed("the receiver wants no more of it: status 410"))
         else:
             self._again(telling, "failed", heard)
 
@@ -200,7 +200,7 @@ class Deliveries:
         seconds = self._pause_seconds(delivery.result, max(1, attempts), age, heard)
         if attempts >= self._settings.attempts or age + seconds > self._settings.oldest_seconds:
             why = heard.why if heard is not None else "its turn did not come"
-            self._bury(telling, CallbackFailed(f"given up after {attempts} tries and {age:.0f} s; the last one: {why}"))
+            self._bury(telling, _CallbackFailed(f"given up after {attempts} tries and {age:.0f} s; the last one: {why}"))
             return
         metrics.CALLBACKS.labels(what).inc()
         key, topics = delivery.result.job.encode(), self._topics

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import from_json
 
 from services.ingress.admission.targets import TaskOrder
@@ -23,6 +23,8 @@ from shared.contracts.node import Ability
 from shared.contracts.tasks import TaskProgress
 from shared.contracts.usage import Usage
 from shared.errors import Unsupported
+
+T = TypeVar("T")
 
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -41,8 +43,7 @@ class UnsupportedParameter(Unsupported):
     code = "unsupported_parameter"
 
     def __init__(self, param: str, message: str | None = None) -> None:
-        super().__init__(message or f"{param} is not supported")
-        self.param = param
+        super().__init__(message or f"{param} is not supported", param=param)
 
 
 def refuse_unsupported(request: BaseModel, harmless: Mapping[str, tuple[Any, ...]]) -> None:
@@ -56,8 +57,26 @@ def refuse_unsupported(request: BaseModel, harmless: Mapping[str, tuple[Any, ...
             raise UnsupportedParameter(name, f"{name}={shown} is not supported")
 
 
-class Asked(BaseModel):
-    """Base of a request: bytes are parsed into it once, unknown fields refused by the dialect's own class."""
+def as_many(given: str | Sequence[T] | None) -> tuple[T | str, ...]:
+    """Of what may be one text or several."""
+    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+
+Effort = bool | Literal["low", "medium", "high"] | None
+EFFORTS: dict[str | None, Effort] = {
+    None: None, "none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"
+}  # fmt: skip
+"""What clients say of how much a model thinks → of the three efforts that one knows which."""
+
+
+class Strict(BaseModel):
+    """Base of what clients send: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Asked(Strict):
+    """Base of a request: bytes are parsed into it once."""
 
     model: ModelName
 
@@ -86,6 +105,23 @@ class Terms(NamedTuple):
     deadline_seconds: float
     conversation: str | None = None
     """Of the job that the request goes on from."""
+
+    def job(self, **asked: Any) -> Job:
+        """With what is the same in all dialects. Raises ValidationError on a bad tenant or model name."""
+        given, tenant = self.pattern or "single", self.tenant or "default"
+        return Job(id=self.identifier, tenant=tenant, model=self.model, pattern=given, deadline_seconds=self.deadline_seconds, **asked)
+
+    def embedding(self, texts: tuple[str, ...], **asked: Any) -> Job:
+        """The job that embeds them. Raises UnsupportedParameter."""
+        if self.pattern is not None:
+            raise UnsupportedParameter("model", "a pattern does not embed")
+        return self.job(texts=texts, **asked)
+
+    def input(self, given: dict[str, Any] | None, param: str = "input") -> dict[str, Any]:
+        """What the pattern takes besides. Raises UnsupportedParameter where the model's name stands for none."""
+        if self.pattern is None and given:
+            raise UnsupportedParameter(param, f"{param} is for models tutti/<pattern>")
+        return given or {}
 
 
 class Told(NamedTuple):
@@ -213,6 +249,20 @@ class Dialect:
     tasks: Sequence[TaskDoor] = ()
     batched: bool = False
     """Its requests may be lines of batches: what it wishes is JSON."""
+
+
+def named_tools(tools: tuple[dict[str, Any], ...], names: Sequence[str] | None) -> tuple[dict[str, Any], ...]:
+    """Those of these names, or all. Raises UnsupportedParameter where one is not there, or there are none."""
+    known = [function_name(tool) for tool in tools]
+    if not tools or names == [] or not {*(names or ())} <= {*known}:
+        raise UnsupportedParameter("tool_choice", f"tool_choice names no tool of `tools`; known: {', '.join(known)[:1_000] or 'none'}")
+    return tools if names is None else tuple(tool for tool in tools if function_name(tool) in names)
+
+
+def function_name(call: Mapping[str, Any]) -> str:
+    """Of a tool, or a call, in OpenAI's form; empty where it has none."""
+    function = call.get("function")
+    return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
 def origin(answer: Answer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from services.ingress.http.exchange import InvalidHeader
+from services.ingress.http.exchange import bad_header
 from shared.contracts.bounds import explain
 from shared.contracts.cache import CacheControl
 from shared.contracts.chat import Answer, Served
@@ -27,11 +27,11 @@ _MOST_CHARACTERS = 4_096
 
 
 def wishes_of(own: str | None, standard: str | None) -> dict[str, Any]:
-    """Fields of CacheControl that the headers name; of both the stricter one. Raises InvalidHeader."""
+    """Fields of CacheControl that the headers name; of both the stricter one. Raises InvalidInput."""
     found: dict[str, Any] = {}
     for header, text, separator in (("x-tutti-cache", own, ";"), ("cache-control", standard, ",")):
         if text is not None and len(text) > _MOST_CHARACTERS:
-            raise InvalidHeader(header, f"at most {_MOST_CHARACTERS} characters")
+            raise bad_header(header, f"at most {_MOST_CHARACTERS} characters")
         for part in (text or "").split(separator):
             name, _, value = (piece.strip() for piece in part.partition("="))
             if header == "x-tutti-cache":
@@ -54,11 +54,11 @@ def _own(found: dict[str, Any], name: str, value: str) -> None:
         found[_VALUES[name]] = float(value) if _VALUES[name] in _NUMBERS else value
     elif name:
         known = ", ".join((*sorted(_MODES), *_FLAGS, *(f"{word}=" for word in (*_VALUES, *_LISTS))))
-        raise InvalidHeader("x-tutti-cache", f"parts are {known}, with a semicolon between")
+        raise bad_header("x-tutti-cache", f"parts are {known}, with a semicolon between")
 
 
 def with_wishes(job: J, wishes: dict[str, Any]) -> J:
-    """The job, with what its headers say instead of what its body says. Raises InvalidHeader."""
+    """The job, with what its headers say instead of what its body says. Raises InvalidInput."""
     if not wishes:
         return job
     said = {} if job.cache is None else {name: getattr(job.cache, name) for name in job.cache.model_fields_set}
@@ -66,9 +66,9 @@ def with_wishes(job: J, wishes: dict[str, Any]) -> J:
         control = CacheControl(**{**said, **wishes})
         job.check_scope(control)
     except ValidationError as error:
-        raise InvalidHeader("x-tutti-cache", explain(error, "cache")) from None
+        raise bad_header("x-tutti-cache", explain(error, "cache")) from None
     except ValueError as error:
-        raise InvalidHeader("x-tutti-cache", str(error)) from None
+        raise bad_header("x-tutti-cache", str(error)) from None
     return job.model_copy(update={"cache": control})
 
 

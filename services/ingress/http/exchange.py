@@ -48,24 +48,14 @@ _OURS = frozenset(
 )
 
 
-class InvalidHeader(InvalidInput):
-    """A header's value is not valid."""
-
-    code = "invalid_header"
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(f"header {param}: {message}")
-        self.param = param
+def bad_header(name: str, message: str) -> InvalidInput:
+    """The header's value is not valid."""
+    return InvalidInput(f"header {name}: {message}", code="invalid_header", param=name)
 
 
-class InvalidQuery(InvalidInput):
-    """A query parameter is not valid."""
-
-    code = "invalid_query"
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(f"{param}: {message}")
-        self.param = param
+def bad_query(name: str, message: str) -> InvalidInput:
+    """The query parameter is not valid."""
+    return InvalidInput(f"{name}: {message}", code="invalid_query", param=name)
 
 
 class CallHeaders(NamedTuple):
@@ -87,7 +77,7 @@ class CallHeaders(NamedTuple):
 
 
 def call_headers(scope: Scope) -> CallHeaders:
-    """Read the headers of a request. Raises InvalidHeader."""
+    """Read the headers of a request. Raises InvalidInput."""
     found = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _OURS}
     length = found.get(b"content-length", "")
     trace = found.get(b"traceparent")
@@ -108,7 +98,7 @@ def call_headers(scope: Scope) -> CallHeaders:
 
 def _idempotency_key(value: str | None) -> str | None:
     if value is not None and not _KEY.fullmatch(value):
-        raise InvalidHeader("idempotency-key", "1 to 255 printable ASCII characters without spaces")
+        raise bad_header("idempotency-key", "1 to 255 printable ASCII characters without spaces")
     return value
 
 
@@ -118,20 +108,20 @@ def _class(value: str | None) -> PriorityClass | None:
     try:
         return PriorityClass(value)
     except ValueError:
-        raise InvalidHeader("x-tutti-class", "one of interactive, standard, batch") from None
+        raise bad_header("x-tutti-class", "one of interactive, standard, batch") from None
 
 
 def _tenant(value: str | None) -> str | None:
     if value is not None and not _TENANT.fullmatch(value):
-        raise InvalidHeader("x-tutti-tenant", IN_WORDS[TENANT])
+        raise bad_header("x-tutti-tenant", IN_WORDS[TENANT])
     return value
 
 
 def query_tenant(request: Request) -> str | None:
-    """`?tenant=`: the same as the header, for a URL that is followed as it stands. Raises InvalidQuery."""
+    """`?tenant=`: the same as the header, for a URL that is followed as it stands. Raises InvalidInput."""
     value = request.query_params.get("tenant")
     if value is not None and not _TENANT.fullmatch(value):
-        raise InvalidQuery("tenant", IN_WORDS[TENANT])
+        raise bad_query("tenant", IN_WORDS[TENANT])
     return value
 
 
@@ -143,7 +133,7 @@ def _deadline(value: str | None) -> float | None:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= MAX_DEADLINE_SECONDS:
-        raise InvalidHeader("x-tutti-deadline-seconds", "seconds, more than 0 and at most 7 days")
+        raise bad_header("x-tutti-deadline-seconds", "seconds, more than 0 and at most 7 days")
     return seconds
 
 

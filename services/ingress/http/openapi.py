@@ -153,7 +153,8 @@ def _served(dialect: Dialect) -> dict[str, Any]:
 
 
 def _task(task: TaskDoor, dialect: Dialect) -> dict[str, Any]:
-    shown = {"200": {"description": task.summary, "content": {"application/json": {"schema": {}}, "application/x-ndjson": {"schema": {}}}}}
+    content: dict[str, Any] = {"content": {"application/json": {"schema": {}}, "application/x-ndjson": {"schema": {}}}}
+    shown = {"200": {"description": task.summary} | (content if task.done("") else {})}
     return operation(task.summary, shown, body=task.body.__name__, render=dialect.problem)
 
 

@@ -31,14 +31,12 @@ class TextDelta(NamedTuple):
     thinking: str
 
 
-class Shown(NamedTuple):
-    """Text that the next attempt continues, and its tokens as the nodes counted them, where they did."""
-
-    text: str
-    tokens: int | None = None
+SeenText = tuple[str, int | None]
+"""What the next attempt continues, and its tokens as the nodes counted them, where they did."""
+NOTHING: SeenText = ("", None)
 
 
-class _Text:
+class GrowingText:
     """Text that grows by parts, in linear time."""
 
     __slots__ = ("_parts", "length")
@@ -81,13 +79,13 @@ class StreamAssembly:
         self._attempt = 0
         self._claim: ClaimId | None = None
         self._broken = 0
-        self._taken = _Text()
-        self._ready = _Text()
+        self._taken = GrowingText()
+        self._ready = GrowingText()
         self._tokens: int | None = None
         """Of the contiguous text."""
         self._ahead: dict[int, tuple[str, int | None]] = {}
         self._thinking = ""
-        self._thought = _Text()
+        self._thought = GrowingText()
         """All that was accepted of it."""
         self._thinking_attempt = 0
         self._thinking_sequence = -1
@@ -115,7 +113,7 @@ class StreamAssembly:
         """What is new; from now on it counts as sent."""
         delta = TextDelta(self._ready.whole(), self._thinking)
         self._taken.append(delta.text)
-        self._ready = _Text()
+        self._ready = GrowingText()
         self._thinking = ""
         return delta
 
@@ -127,27 +125,27 @@ class StreamAssembly:
         thought = self._thought.whole()
         if answer.thinking and answer.thinking.startswith(thought):
             self._thinking += answer.thinking[len(thought) :]
-        self._ready = _Text(answer.text[sent:])
+        self._ready = GrowingText(answer.text[sent:])
         self._ahead.clear()
         self._attempt = 2**31
 
-    def break_off(self, step: str, attempt: int) -> Shown:
+    def break_off(self, step: str, attempt: int) -> SeenText:
         """The attempt broke: nothing more of it, or of earlier ones, is accepted. Returns the text so far, which the next one continues.
 
         The same again when asked again. Text that lies beyond a gap is given up.
         """
         if self._step is not None and step != self._step:
-            return Shown("")
+            return NOTHING
         self._broken = max(self._broken, attempt)
         if self._attempt <= attempt:
             self._ahead.clear()
-        return Shown(self._taken.whole() + self._ready.whole(), self._tokens)
+        return self._taken.whole() + self._ready.whole(), self._tokens
 
     def _begin(self, chunk: Chunk) -> None:
         """A newer attempt: what was not sent yet gives way to it, except what it says it continues from."""
         self._step, self._attempt, self._claim = chunk.step, chunk.attempt, chunk.claim
         before = self.characters
-        self._ready = _Text(self._ready.whole()[: max(0, chunk.continues_from - self._taken.length)])
+        self._ready = GrowingText(self._ready.whole()[: max(0, chunk.continues_from - self._taken.length)])
         self._tokens = self._tokens if self.characters == before else None
         self._ahead.clear()
 

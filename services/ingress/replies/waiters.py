@@ -10,11 +10,12 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
-from services.ingress.replies.assembly import Shown, StreamAssembly, StreamConflict, TextDelta
+from services.ingress.problems import ClientGone, InstanceLeaving, Refused, deadline_passed, of_result
+from services.ingress.replies.assembly import NOTHING, GrowingText, SeenText, StreamAssembly, StreamConflict, TextDelta
 from services.ingress.replies.ends import Ends
 from services.ingress.replies.register import Guest, WaitKind
 from shared.contracts.base import INLINE_BYTES
+from shared.contracts.chat import Answer
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
@@ -32,7 +33,7 @@ class Sink(Protocol):
 
     def on_chunk(self, chunk: Chunk) -> None: ...
     def on_final(self, result: Result) -> None: ...
-    def on_broken(self, broken: StreamBroken) -> Shown:
+    def on_broken(self, broken: StreamBroken) -> SeenText:
         """The text so far; nothing more of this attempt is accepted."""
         ...
 
@@ -48,27 +49,9 @@ class Caller:
     """
 
     __slots__ = (
-        "_fetching",
-        "_stream",
-        "_task",
-        "_wake",
-        "acknowledged",
-        "blocked_since",
-        "error",
-        "home",
-        "job",
-        "kind",
-        "model",
-        "offset",
-        "progress",
-        "quiet_since",
-        "result",
-        "simulated",
-        "streaming",
-        "tenant",
-        "until",
-        "whole",
-    )
+        "_fetching", "_stream", "_task", "_wake", "acknowledged", "blocked_since", "error", "home", "job", "kind", "model", "offset",
+        "progress", "quiet_since", "result", "simulated", "streaming", "tenant", "until", "whole",
+    )  # fmt: skip
 
     def __init__(self, job: str, home: int, until: float, whole: Whole, *, stream: bool = False, tenant: str = "default") -> None:
         self.whole = whole
@@ -137,9 +120,9 @@ class Caller:
         except Exception as error:
             self.fail(error)
 
-    def on_broken(self, broken: StreamBroken) -> Shown:
+    def on_broken(self, broken: StreamBroken) -> SeenText:
         """As `Sink`."""
-        return Shown("") if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+        return NOTHING if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
         """The client has seen what no attempt can go on from."""
@@ -190,6 +173,24 @@ class Caller:
         """Whether the job has ended; its answer may still be fetched."""
         return self.result is not None or self._fetching is not None
 
+    @property
+    def gone(self) -> bool:
+        """He waits no longer for a job that nothing has ended."""
+        return not self.told and (self.error is None or isinstance(self.error, ClientGone | InstanceLeaving))
+
+    @property
+    def answer(self) -> Answer | None:
+        """Of a job that succeeded."""
+        return self.result.answer if self.result is not None and self.result.status is Status.SUCCEEDED else None
+
+    @property
+    def why_not(self) -> Exception:
+        """Why there is no answer, once the wait has ended."""
+        if self.error is not None:
+            return self.error
+        assert self.result is not None, "only after the wait has ended"
+        return Refused(of_result(self.result))
+
     def wake(self) -> None:
         """Let the request look again."""
         if self._wake is not None and not self._wake.done():
@@ -207,36 +208,38 @@ class Caller:
         """The result. Raises what ended the wait otherwise."""
         while not self.ended:
             await self.changed()
-        if self.error is not None:
-            raise self.error
-        assert self.result is not None
+        if self.result is None:
+            raise self.why_not
         return self.result
 
 
 class Follow:
-    """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end."""
+    """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end.
+    `on_change`: told that something about the job is new.
+    """
 
-    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "grew", "job", "result", "size", "until")
+    __slots__ = ("_on_change", "_on_result", "_stream", "_text", "grew", "job", "result", "until")
 
-    def __init__(self, job: str, until: float, on_change: Waking, on_result: Callable[[Result], None] | None = None) -> None:
+    def __init__(self, job: str, until: float, on_change: Callable[[str], None], on_result: Callable[[Result], None] | None = None) -> None:
         self.job = job
         self.until = until
         self._on_result = on_result
-        self._parts: list[str] = []
+        self._text = GrowingText()
         self._stream: StreamAssembly | None = StreamAssembly()
         self._on_change = on_change
         self.result: Result | None = None
-        self.size = 0
-        """Characters kept."""
         self.grew: Callable[[int], None] = lambda _: None
         """Told by how much."""
 
     @property
     def text(self) -> str:
         """All of it."""
-        if len(self._parts) > 1:
-            self._parts = ["".join(self._parts)]
-        return self._parts[0] if self._parts else ""
+        return self._text.whole()
+
+    @property
+    def size(self) -> int:
+        """Characters kept."""
+        return self._text.length
 
     def on_chunk(self, chunk: Chunk) -> None:
         """Append what is new. After a conflict the stream stays silent: the settled event carries the full text."""
@@ -264,23 +267,16 @@ class Follow:
         self._on_change(self.job)
 
     def _keep(self, text: str) -> None:
-        self._parts.append(text)
-        self.size += len(text)
+        self._text.append(text)
         self.grew(len(text))
 
-    def on_broken(self, broken: StreamBroken) -> Shown:
+    def on_broken(self, broken: StreamBroken) -> SeenText:
         """As `Sink`."""
-        return Shown("") if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+        return NOTHING if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
         """Silent from now on, as after a conflict."""
         self._stream = None
-
-
-class Waking(Protocol):
-    """Told that something about a job is new."""
-
-    def __call__(self, job: str, /) -> None: ...
 
 
 class Waiters:
@@ -370,7 +366,7 @@ class Waiters:
         if not self.is_ours(broken.correlation):
             return None
         sink = self._sink(broken.correlation)
-        text, tokens = Shown("") if sink is None else sink.on_broken(broken)
+        text, tokens = NOTHING if sink is None else sink.on_broken(broken)
         position = StreamPosition(job=broken.job, step=broken.step, attempt=broken.attempt, text=text, tokens=tokens)
         if sink is None or len(position.to_bytes()) <= INLINE_BYTES:
             return position

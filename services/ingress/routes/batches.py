@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,12 +15,12 @@ from services.ingress.http.exchange import call_headers
 from services.ingress.http.uploads import PIECE_BYTES
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import WaitKind
+from services.ingress.routes.asking import Routes, as_json, body_of, client_of
 from services.ingress.routes.batch_input import BatchInput
-from services.ingress.routes.files import client_of, not_found, page
+from services.ingress.routes.files import not_found, page
 from services.ingress.routes.telling import seen, told
 from shared.access import OPEN
 from shared.contracts.batch import BatchCancelled, BatchChanged, BatchSubmitted, OfBatch
-from shared.contracts.bounds import check_depth
 
 _BODY_BYTES = 64 * 1024
 _READ_SECONDS = 600.0
@@ -29,7 +28,7 @@ _HELD_BYTES = 4 * PIECE_BYTES
 _USUAL, _MOST = 20, 100
 
 
-class BatchRoutes:
+class _BatchRoutes:
     """`dialects`: by the endpoints that lines may name."""
 
     def __init__(self, door: Door, dialects: Mapping[str, Dialect]) -> None:
@@ -38,9 +37,7 @@ class BatchRoutes:
     async def create(self, request: Request) -> Response:
         """Answered when its lines are read and its owner knows of it: then it is durable, and nothing of it is held here."""
         door, (client, tenant), call = self._door, client_of(self._door, request), call_headers(request.scope)
-        async with door.bodies.read(request.receive, call, tenant, _BODY_BYTES) as body:
-            check_depth(body)
-            asked = batches.BatchRequest.model_validate_json(body)
+        asked = await body_of(door, request, batches.BatchRequest, _BODY_BYTES, tenant=tenant)
         seconds, dialect = asked.window_seconds(), self._dialects.get(asked.endpoint)
         if dialect is None:
             known = ", ".join(self._dialects)
@@ -48,7 +45,7 @@ class BatchRoutes:
         identifier = door.submitter.new_id() if call.idempotency_key is None else job_id_of(tenant, call.idempotency_key)
         name = f"batch_{identifier[2:]}"
         if call.idempotency_key is not None and (before := self._known.get(tenant, name)) is not None:
-            return _json(batches.batch_object(before))
+            return as_json(batches.batch_object(before))
         terms = asked.terms(door.clock.wall())
         file = await seen(door, tenant, lambda: door.files.get(tenant, asked.input_file_id))
         if file is None:
@@ -77,8 +74,8 @@ class BatchRoutes:
         await self._tell(submitted)
         now = self._known.get(tenant, name)
         if now is not None:
-            return _json(batches.batch_object(now))
-        return _json(batches.batch_object(_guessed(submitted), "validating"))
+            return as_json(batches.batch_object(now))
+        return as_json(batches.batch_object(_guessed(submitted), "validating"))
 
     async def _tell(self, said: OfBatch) -> None:
         """Until its owner knows, or for a while: Kafka has it then."""
@@ -96,7 +93,7 @@ class BatchRoutes:
         return Response(page(request, [batches.batch_object(known) for known in found], _USUAL, _MOST), media_type="application/json")
 
     async def get(self, request: Request) -> Response:
-        return _json(batches.batch_object(await self._found(request)))
+        return as_json(batches.batch_object(await self._found(request)))
 
     async def cancel(self, request: Request) -> Response:
         """409 where it is over; lines that run are stopped, what is done is kept."""
@@ -105,7 +102,7 @@ class BatchRoutes:
             raise Refused(Problem(409, "batch_over", f"the batch is {known.status}", "id"))
         if known.ending is None:
             await self._tell(BatchCancelled(tenant=known.tenant, batch=known.batch))
-        return _json(batches.batch_object(self._known.get(known.tenant, known.batch) or known))
+        return as_json(batches.batch_object(self._known.get(known.tenant, known.batch) or known))
 
     async def _found(self, request: Request) -> BatchChanged:
         """Raises Refused (404)."""
@@ -116,11 +113,17 @@ class BatchRoutes:
         return known
 
 
+def routes(door: Door, dialects: Mapping[str, Dialect]) -> Routes:
+    """By path and method."""
+    own = _BatchRoutes(door, dialects)
+    return {
+        "/v1/batches": {"GET": own.list, "POST": own.create},
+        "/v1/batches/{batch}": {"GET": own.get},
+        "/v1/batches/{batch}/cancel": {"POST": own.cancel},
+    }
+
+
 def _guessed(said: BatchSubmitted) -> BatchChanged:
     """As its owner will know it."""
     fields = {name: getattr(said, name) for name in ("tenant", "batch", "terms", "window_seconds", "lines", "refusals", "errors")}
     return BatchChanged(epoch=-1, at=said.terms.created_at, **fields)
-
-
-def _json(body: object) -> Response:
-    return Response(to_json(body), media_type="application/json")

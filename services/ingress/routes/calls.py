@@ -32,7 +32,7 @@ from services.ingress.http.exchange import (
     watched,
 )
 from services.ingress.http.resource import CLIENT_GONE, refuse
-from services.ingress.problems import ClientGone, InstanceLeaving, Problem, Refused, of_error, of_result
+from services.ingress.problems import ClientGone, Problem, Refused, of_error
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
 from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes, StepNotes
@@ -43,7 +43,6 @@ from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
 from shared.contracts.ids import digest_of
 from shared.contracts.job import Job
-from shared.contracts.result import Status
 from shared.model_names import AUTO
 from shared.patterns.single import SINGLE
 from shared.telemetry import logs, metrics
@@ -74,7 +73,7 @@ class CallOrder(NamedTuple):
         return self.digest is not None
 
 
-class Call(NamedTuple):
+class _Call(NamedTuple):
     """A request whose job is on its way. Nothing of a large body is left in it."""
 
     order: CallOrder
@@ -188,7 +187,7 @@ class Calls:
         )
         return order, job
 
-    async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
+    async def _begin(self, order: CallOrder, job: Job, client: Client) -> _Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
         door = self._door
         assert job.id is not None
@@ -205,37 +204,36 @@ class Calls:
                     await door.claim(job.id, order.digest)
                 record = await door.record_of(job, client)
                 caller, correlation = door.call(record, order.priority_class, order.seconds, order.trace, order.digest)
-        return Call(order, caller, correlation, charge)
+        return _Call(order, caller, correlation, charge)
 
     def _abandon(self, caller: Caller, *, detach: bool) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
-        left = not caller.told and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
-        if left and not detach:
+        if caller.gone and not detach:
             self._door.submitter.cancel(caller.job, caller.home, "nobody waits for the answer any longer")
         elif isinstance(caller.error, StreamConflict):
             self._door.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
 
-    async def _answer(self, call: Call, send: Send) -> int:
+    async def _answer(self, call: _Call, send: Send) -> int:
         caller = call.caller
         while not caller.ended:
             await caller.changed()
-        answer = _answer_of(caller)
+        answer = caller.answer
         if answer is None:
-            return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
+            return await self._refuse(send, caller.why_not, [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
         told = self._told(call, caller.result.accepted_at)
         body = self._dialect.answer(told, answer, caller.result.usage)
         await send_json(send, 200, body, [*self._headers(call, answer.simulated, answer), *origin_headers(answer)])
         return 200
 
-    def _told(self, call: Call, created: float) -> Told:
+    def _told(self, call: _Call, created: float) -> Told:
         order, clock = call.order, self._door.clock
         return Told(call.caller.job, int(created), order.model, order.wishes, lambda: clock.monotonic() - order.came)
 
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
 
-    def _headers(self, call: Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
+    def _headers(self, call: _Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
         """Of a stream without its answer: what streams comes from a model."""
         headers = [
             (b"x-tutti-job", call.caller.job.encode()),
@@ -246,15 +244,15 @@ class Calls:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers
 
-    async def _stream(self, call: Call, send: Send) -> int:
+    async def _stream(self, call: _Call, send: Send) -> int:
         """The head goes out with the first piece, or after a while without one; from then on errors are events."""
         caller = call.caller
         await self._first_piece(caller)
-        if caller.ended and _answer_of(caller) is None:
-            return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
+        if caller.ended and caller.answer is None:
+            return await self._refuse(send, caller.why_not, [(b"x-tutti-job", caller.job.encode())])
         order = call.order
         writer = self._dialect.stream(self._told(call, self._door.clock.wall()))
-        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller), _answer_of(caller))])
+        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller), caller.answer)])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)
         notes = StepNotes(caller.job, self._door.journal) if order.noted else None
@@ -268,7 +266,7 @@ class Calls:
 
     def _simulated(self, caller: Caller) -> bool:
         """By what has come of the answer, else by the nodes that could give it."""
-        answer = _answer_of(caller)
+        answer = caller.answer
         if answer is not None:
             return answer.simulated
         return caller.simulated if caller.streaming else self._door.registry.catalogue.simulated
@@ -309,20 +307,6 @@ class Calls:
                         await caller.changed()
 
 
-def _answer_of(caller: Caller) -> Answer | None:
-    """The answer of a job that succeeded."""
-    result = caller.result
-    return result.answer if result is not None and result.status is Status.SUCCEEDED else None
-
-
-def _error_of(caller: Caller) -> Exception:
-    """Why there is no answer."""
-    if caller.error is not None:
-        return caller.error
-    assert caller.result is not None, "only after the wait has ended"
-    return Refused(of_result(caller.result))
-
-
 def _new_text(caller: Caller, writer: StreamWriter) -> bytes:
     """What has come since the last look, rendered."""
     delta = caller.take()
@@ -335,7 +319,7 @@ def _new_text(caller: Caller, writer: StreamWriter) -> bytes:
 
 def _begin(caller: Caller, writer: StreamWriter) -> bytes:
     """The first chunk, by the piece that came first; by the answer where no piece came before its end."""
-    answer = _answer_of(caller)
+    answer = caller.answer
     if answer is None or caller.model is not None:
         return writer.begin(caller.model, caller.simulated)
     return writer.begin(answer.model, answer.simulated)
@@ -343,8 +327,8 @@ def _begin(caller: Caller, writer: StreamWriter) -> bytes:
 
 def _end(caller: Caller, writer: StreamWriter) -> bytes:
     """The last events of a stream, good or bad."""
-    answer = _answer_of(caller)
+    answer = caller.answer
     if answer is None:
-        return writer.failed(of_error(_error_of(caller)))
+        return writer.failed(of_error(caller.why_not))
     assert caller.result is not None
     return writer.last(answer, caller.result.usage)

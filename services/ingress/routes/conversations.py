@@ -7,11 +7,10 @@ his own is based, so of two at the same time one is told that there is another.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic_core import to_json
@@ -19,16 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import CallHeaders, InvalidQuery, call_headers, query_tenant
 from services.ingress.problems import Problem, Refused, kafka_away
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.jobs import ReaderStream
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, client_of, json_stream, named, number_of, reader_of, unknown
 from services.ingress.routes.telling import told
 from shared.access import Client
 from shared.contracts import ids
-from shared.contracts.base import ID, IN_WORDS, Contract
+from shared.contracts.base import ID, Contract
 from shared.contracts.blob import BlobRef
-from shared.contracts.bounds import check_depth
 from shared.contracts.conversation import ConversationChanged, ConversationDropped, ConversationSet, Memory, Note, Turn
 from shared.conversations import memory_size
 from shared.errors import LogError
@@ -41,7 +38,6 @@ _EXPORT_BYTES = 8 * 1024 * 1024
 _MEMORY_BYTES = 256 * 1024
 _MOST_NOTED = 4_000
 """Characters of all facts and preferences: every model of the conversation reads them, small windows too."""
-_NAME = re.compile(ID)
 _SHOWN = {"at", "messages"}
 
 Body = TypeVar("Body", bound=Contract)
@@ -56,14 +52,7 @@ class MemorySubmission(Contract):
     preferences: tuple[Note, ...] | None = Field(default=None, max_length=32)
 
 
-class Transcript(NamedTuple):
-    """Oldest first. `more`: there are older ones."""
-
-    turns: tuple[Turn, ...]
-    more: bool
-
-
-class ConversationRoutes:
+class _ConversationRoutes:
     """Answers come from what this instance has read of `job-events`, and from blobs."""
 
     def __init__(self, door: Door) -> None:
@@ -71,18 +60,17 @@ class ConversationRoutes:
 
     async def list(self, request: Request) -> Response:
         """Those that the caller may see, used last first, without their texts."""
-        client = self._door.access.identify(call_headers(request.scope).api_key)
+        client = caller(self._door, request)
         seen = (known for known in self._known if client.may_see(known.tenant))
-        return _json({"conversations": [_view(known) for known in islice(seen, _MOST_SHOWN)]})
+        return as_json({"conversations": [_view(known) for known in islice(seen, _MOST_SHOWN)]})
 
     async def get(self, request: Request) -> Response:
         """All that is kept of one: `?turns=` newest turns word for word, oldest first, the summary, the facts, the preferences."""
-        door, (client, tenant, name, _) = self._door, self._asked(request)
-        known, most = self._found(client, tenant, name), _how_many(request)
+        door, (client, tenant, name) = self._door, self._asked(request)
+        known, most = self._found(client, tenant, name), number_of(request, "turns", _TURNS, _MOST_TURNS)
         head = {**_view(known), **(await self._memory(known)).model_dump(mode="json")}
-        reader = Following(WaitKind.END, tenant, door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
-        return ReaderStream(door, reader, self._exported(reader, head, known, most), {"content-type": "application/json"})
+        reader = reader_of(door, WaitKind.END, tenant)
+        return json_stream(door, reader, self._exported(reader, head, known, most))
 
     async def _exported(self, reader: Following, head: dict[str, Any], known: ConversationChanged, most: int) -> AsyncIterator[bytes]:
         """Its bytes count until the reader has it. What cannot be read now is as what was not asked for: there is more."""
@@ -92,12 +80,9 @@ class ConversationRoutes:
 
     async def put(self, request: Request) -> Response:
         """Set facts and preferences; begins the conversation where there is none. 409: somebody else has, at the same time."""
-        client, tenant, name, call = self._asked(request)
-        if not _NAME.fullmatch(name):
-            raise Refused(Problem(400, "invalid_input", f"a conversation's name has {IN_WORDS[ID]}", "id"))
-        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), _MEMORY_BYTES) as body:
-            check_depth(body)
-            given = MemorySubmission.model_validate_json(body)
+        _, tenant, _ = self._asked(request)
+        name = named(request, "conversation", "a conversation's name", ID)
+        given = await body_of(self._door, request, MemorySubmission, _MEMORY_BYTES)
         known = self._known.get(tenant, name)
         before = Memory() if known is None else await self._memory(known)
         memory = before.changed(**{field: value for field, value in given if value is not None})
@@ -108,18 +93,18 @@ class ConversationRoutes:
         if lies.digest != based_on:
             said = ConversationSet(tenant=tenant, conversation=name, memory=lies, memory_size=memory_size(memory), based_on=based_on)
             if not await self._tell(said, lambda: self._digest(tenant, name) not in (None, based_on)):
-                return _json({"id": name, "state": "not known yet"}, 202)
+                return as_json({"id": name, "state": "not known yet"}, 202)
             if self._digest(tenant, name) != lies.digest:
                 raise Refused(Problem(409, "conversation_changed", "what is known was written anew at the same time: look at it again"))
-        return _json({"id": name, **memory.model_dump(mode="json")})
+        return as_json({"id": name, **memory.model_dump(mode="json")})
 
     async def delete(self, request: Request) -> Response:
         """Nothing of it is read any more; what a turn on its way says is not kept. The texts themselves go with their blobs, in days."""
-        client, tenant, name, _ = self._asked(request)
+        client, tenant, name = self._asked(request)
         self._found(client, tenant, name)
         said = ConversationDropped(tenant=tenant, conversation=name)
         done = await self._tell(said, lambda: self._is_empty(tenant, name))
-        return Response(status_code=204) if done else _json({"id": name, "state": "not known yet"}, 202)
+        return Response(status_code=204) if done else as_json({"id": name, "state": "not known yet"}, 202)
 
     def _digest(self, tenant: str, name: str) -> str | None:
         known = self._known.get(tenant, name)
@@ -135,7 +120,8 @@ class ConversationRoutes:
     async def _memory(self, known: ConversationChanged) -> Memory:
         return (known.memory and await self._read(known.tenant, known.memory, Memory)) or Memory()
 
-    async def _turns(self, reader: Following, known: ConversationChanged, most: int) -> Transcript:
+    async def _turns(self, reader: Following, known: ConversationChanged, most: int) -> tuple[deque[Turn], bool]:
+        """Oldest first; and whether there are older ones."""
         found: deque[Turn] = deque()
         lies, size = known.newest, 0
         while lies is not None and len(found) < most and size + lies.size <= _EXPORT_BYTES:
@@ -145,11 +131,11 @@ class ConversationRoutes:
             except (Refused, LogError):
                 break
             if turn is None:  # retention
-                return Transcript(tuple(found), more=False)
+                return found, False
             found.appendleft(turn)
             size += lies.size
             lies = turn.before
-        return Transcript(tuple(found), lies is not None)
+        return found, lies is not None
 
     async def _read(self, tenant: str, lies: BlobRef, kind: type[Body]) -> Body | None:
         try:
@@ -160,24 +146,24 @@ class ConversationRoutes:
         except TimeoutError:
             raise Refused(kafka_away(self._door.settings.retry_after_seconds)) from None
 
-    def _asked(self, request: Request) -> tuple[Client, str, str, CallHeaders]:
-        call = call_headers(request.scope)
-        client = self._door.access.identify(call.api_key)
-        return client, client.tenant_of(call.tenant or query_tenant(request)), str(request.path_params["conversation"]), call
+    def _asked(self, request: Request) -> tuple[Client, str, str]:
+        return *client_of(self._door, request), str(request.path_params["conversation"])
 
     def _found(self, client: Client, tenant: str, name: str) -> ConversationChanged:
         """Raises Refused (404): unknown and not his look alike."""
         known = self._known.get(tenant, name)
         if known is None or not client.may_see(tenant):
-            raise Refused(Problem(404, "not_found", "there is no such conversation", "id"))
+            raise unknown("there is no such conversation")
         return known
 
 
-def _how_many(request: Request) -> int:
-    given = request.query_params.get("turns", str(_TURNS))
-    if not given.isdecimal() or len(given) > 4 or not 1 <= int(given) <= _MOST_TURNS:
-        raise InvalidQuery("turns", f"a number from 1 to {_MOST_TURNS}")
-    return int(given)
+def routes(door: Door) -> Routes:
+    """By path and method."""
+    own = _ConversationRoutes(door)
+    return {
+        "/v1/conversations": {"GET": own.list},
+        "/v1/conversations/{conversation}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+    }
 
 
 def _view(known: ConversationChanged) -> dict[str, Any]:
@@ -187,7 +173,3 @@ def _view(known: ConversationChanged) -> dict[str, Any]:
         "id": known.conversation, "tenant": known.tenant, "turns": known.ended, "running": running, "waiting": len(known.waiting),
         "changed_at": known.at,
     }  # fmt: skip
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(to_json(body), status, media_type="application/json")

@@ -12,21 +12,18 @@ from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused, registry_unread
-from shared.access import Client
+from services.ingress.routes.asking import Routes, as_json, body_of, caller
 from shared.agents.resolving import check_declared, member
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Found, Versions
 from shared.agents.templates import MOST_ITEMS, render, wrong_variables
 from shared.contracts.agents import DeclaredName, Prompt, Variable
 from shared.contracts.base import Text
-from shared.contracts.bounds import check_depth
 from shared.errors import InvalidInput
 from shared.estimates import likely_tokens
 from shared.processing.registry import ENTRY_BYTES
@@ -36,7 +33,7 @@ RENDERED = ("prompt", "agent")
 _RENDER_BYTES = 1024 * 1024
 
 
-class DeclarationName(BaseModel):
+class _DeclarationName(BaseModel):
     """What a path must name where something is declared: no version, no alias."""
 
     name: DeclaredName
@@ -59,7 +56,7 @@ class Rendering(BaseModel):
     variables: dict[Variable, Text | Annotated[list[Text], Field(max_length=MOST_ITEMS)]] = Field(default={}, max_length=32)
 
 
-class DeclarationRoutes:
+class _DeclarationRoutes:
     """One of each kind. Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
     def __init__(self, door: Door, declaring: Declaring, kind: str) -> None:
@@ -68,26 +65,24 @@ class DeclarationRoutes:
 
     async def list(self, request: Request) -> Response:
         """All of this kind, by name, each with its latest version."""
-        self._client(request)
         found = [self._table.find(self._kind, name) for name in self._table.names(self._kind)]
-        return _json({f"{self._kind}s": [{k: v for k, v in self._view(each).items() if k != self._kind} for each in found]})
+        return as_json(
+            {f"{self._kind}s": [{k: v for k, v in self._view(each).items() if k != self._kind} for each in found]}, exclude_none=True
+        )
 
     async def get(self, request: Request) -> Response:
         """What `name`, `name@alias` or `name@version` stands for."""
-        self._client(request)
-        return _json(self._view(self._found(request)))
+        return as_json(self._view(self._found(request)), exclude_none=True)
 
     async def put(self, request: Request) -> Response:
         """Declare it: the content's version is `latest` from now on. Answered once Kafka has it."""
-        client, call = self._client(request), call_headers(request.scope)
-        name = DeclarationName(name=str(request.path_params["name"])).name
-        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
-            check_depth(body)
-            given = KINDS[self._kind].model_validate_json(body)
+        client = caller(self._door, request)
+        name = _DeclarationName(name=str(request.path_params["name"])).name
+        given = await body_of(self._door, request, KINDS[self._kind], ENTRY_BYTES)
         check_declared(self._table, name, given, self._door.offered.capabilities)
         now = self._door.clock.wall()
         await self._write(request, "declare", name, lambda: self._table.to_declare(self._kind, name, given, at=now, by=client.name))
-        return _json(self._view(self._table.find(self._kind, name)))
+        return as_json(self._view(self._table.find(self._kind, name)), exclude_none=True)
 
     async def delete(self, request: Request) -> Response:
         """Nothing of this name is declared any more; what is built in is there again, and jobs keep what they have."""
@@ -97,31 +92,25 @@ class DeclarationRoutes:
 
     async def versions(self, request: Request) -> Response:
         """All versions of a name, and where its aliases point and pointed."""
-        client, found = self._client(request), self._found(request)
+        client, found = caller(self._door, request), self._found(request)
         of_name = self._table.versions(self._kind, found.name)
         hidden = set() if client.for_all else {"by"}
         aliases = {alias: moved.model_dump(mode="json", exclude=hidden) for alias, moved in of_name.aliases.items()}
         shown = [{"version": v, "about": body.about, "aliases": _pointing(of_name, v)} for v, body in of_name.bodies.items()]
-        return _json({"name": found.name, "versions": shown, "aliases": aliases})
+        return as_json({"name": found.name, "versions": shown, "aliases": aliases}, exclude_none=True)
 
     async def move(self, request: Request) -> Response:
         """Point an alias to a version."""
-        client, call = self._client(request), call_headers(request.scope)
-        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
-            check_depth(body)
-            given = AliasMove.model_validate_json(body)
+        client, given = caller(self._door, request), await body_of(self._door, request, AliasMove, ENTRY_BYTES)
         name, alias = self._found(request).name, str(request.path_params["alias"])
         now = self._door.clock.wall()
         moved = partial(self._table.to_move, self._kind, name, alias, given.version, at=now, by=client.name)
         await self._write(request, "move", f"{name}@{alias}", moved)
-        return _json(self._view(self._table.find(self._kind, f"{name}@{alias}")))
+        return as_json(self._view(self._table.find(self._kind, f"{name}@{alias}")), exclude_none=True)
 
     async def render(self, request: Request) -> Response:
         """Of a prompt the text with these variables; of an agent what it is told, and all else that a job would pin of it now."""
-        client, call = self._client(request), call_headers(request.scope)
-        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), _RENDER_BYTES) as body:
-            check_depth(body)
-            given = Rendering.model_validate_json(body).variables
+        given = (await body_of(self._door, request, Rendering, _RENDER_BYTES)).variables
         found, more = self._found(request), {}
         if isinstance(found.body, Prompt):
             text = render(found.body, given)
@@ -130,7 +119,10 @@ class DeclarationRoutes:
         else:
             pinned = member(self._table, f"{found.name}@{found.version}", self._door.offered.capabilities)
             text, more = pinned.system or "", {"member": pinned.model_dump(mode="json", exclude_defaults=True)}
-        return _json({"name": found.name, "version": found.version, "text": text, "estimated_tokens": likely_tokens(len(text)), **more})
+        return as_json(
+            {"name": found.name, "version": found.version, "text": text, "estimated_tokens": likely_tokens(len(text)), **more},
+            exclude_none=True,
+        )
 
     @property
     def _table(self) -> Declarations:
@@ -139,9 +131,6 @@ class DeclarationRoutes:
         if not table.complete():
             raise Refused(registry_unread(self._door.settings.retry_after_seconds))
         return table
-
-    def _client(self, request: Request) -> Client:
-        return self._door.access.identify(call_headers(request.scope).api_key)
 
     def _found(self, request: Request) -> Found:
         table = self._table
@@ -170,9 +159,21 @@ class DeclarationRoutes:
             await self._declaring.write(request, did, self._kind, name, entries, known=self._table.on_entry)
 
 
+def routes(door: Door, declaring: Declaring) -> Routes:
+    """By path and method, of every kind."""
+    found: Routes = {}
+    for kind in KINDS:
+        own, one = _DeclarationRoutes(door, declaring, kind), f"/v1/{kind}s/{{name}}"
+        found |= {
+            f"/v1/{kind}s": {"GET": own.list},
+            one: {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+            f"{one}/versions": {"GET": own.versions},
+            f"{one}/aliases/{{alias}}": {"PUT": own.move},
+        }
+        if kind in RENDERED:
+            found[f"{one}/render"] = {"POST": own.render}
+    return found
+
+
 def _pointing(of_name: Versions, version: str) -> list[str]:
     return sorted(alias for alias, moved in of_name.aliases.items() if moved.version == version)
-
-
-def _json(body: object) -> Response:
-    return Response(to_json(body, exclude_none=True), media_type="application/json")

@@ -9,19 +9,17 @@ another planner takes its home.
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused, registry_unread
+from services.ingress.routes.asking import Routes, as_json, body_of, caller
 from services.ingress.routes.tenants import KIND as LIMITS
 from services.ingress.routes.tenants import tenant_named
 from shared.contracts import ids, keys, schedule
 from shared.contracts.batch import BatchCancelled
-from shared.contracts.bounds import check_depth
 from shared.contracts.conversation import ConversationDropped
 from shared.contracts.erased import KIND, Erased
 from shared.scheduling.schedule_table import ScheduleTable
@@ -67,29 +65,25 @@ class ErasureView(BaseModel):
     stays: list[Part]
 
 
-class ErasureRoutes:
+class _ErasureRoutes:
     def __init__(self, door: Door, declaring: Declaring, schedules: ScheduleTable, environment: Environment) -> None:
         self._door, self._declaring, self._schedules, self._topics = door, declaring, schedules, environment.topics
         self._data_keys = DataKeys(environment.log, environment.topics.data_keys)
 
     async def create(self, request: Request) -> Response:
         """Answered once Kafka has all that is to be done; the services do it within seconds."""
-        tenant, call = tenant_named(request), call_headers(request.scope)
-        async with self._door.bodies.read(request.receive, call, "default", _BODY_BYTES) as body:
-            check_depth(body)
-            given = Erasure.model_validate_json(body or b"{}")
+        tenant = tenant_named(request)
+        given = await body_of(self._door, request, Erasure, _BODY_BYTES, tenant="default", empty=b"{}")
         if not (self._door.access.complete() and self._schedules.complete()):
             raise Refused(registry_unread(self._door.settings.retry_after_seconds))
-        if not given.dry_run:
-            caller = self._door.access.identify(call.api_key)
-            if caller.name in self._keys(tenant):
-                raise Refused(Problem(409, "own_key", "the key that asks is one of the tenant's: ask with another one", "id"))
+        if not given.dry_run and caller(self._door, request).name in self._keys(tenant):
+            raise Refused(Problem(409, "own_key", "the key that asks is one of the tenant's: ask with another one", "id"))
         view = ErasureView(
             tenant=tenant, erased=not given.dry_run, goes=[*self._goes(tenant), *await self._seals(tenant)], stays=self._stays()
         )
         if not given.dry_run:
             await self._erase(request, tenant)
-        return Response(to_json(view, exclude_none=True), media_type="application/json")
+        return as_json(view, exclude_none=True)
 
     def _keys(self, tenant: str) -> list[str]:
         return sorted(name for name, key in self._door.access.declared.items() if key.tenant == tenant)
@@ -137,7 +131,7 @@ class ErasureRoutes:
             await door.submitter.to_owner(BatchCancelled(tenant=tenant, batch=batch, forget=True))
         for file in [*door.files.of(tenant)]:
             await door.files.remove(file)
-        by = door.access.identify(call_headers(request.scope).api_key).name
+        by = caller(door, request).name
         await self._declaring.put(KIND, tenant, Erased(at=door.clock.wall(), by=by).to_bytes())
         if self._topics.data_keys not in self._topics.missing:
             await self._data_keys.shred(tenant)
@@ -148,3 +142,11 @@ class ErasureRoutes:
         kept = [Part(what=f"records of {pattern}", days=round(ms / DAY_MS, 3)) for pattern, ms in days if ms is not None]
         digests = self._door.settings.status_ttl_seconds * 1000 / DAY_MS
         return [*kept, Part(what="digests of requests in Redis, by which a repeated id is known", days=digests), *_ELSEWHERE]
+
+
+def routes(door: Door, declaring: Declaring, schedules: ScheduleTable, environment: Environment) -> Routes:
+    """By path and method."""
+    own = _ErasureRoutes(door, declaring, schedules, environment)
+    return {
+        "/v1/tenants/{tenant}/erase": {"POST": own.create},
+    }

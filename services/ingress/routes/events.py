@@ -18,7 +18,8 @@ from services.ingress.dialects.tutti import requests as dialect
 from services.ingress.handlers import Door
 from services.ingress.http import sse
 from services.ingress.replies.register import Following, WaitKind
-from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
+from services.ingress.routes.asking import ReaderStream, Routes, in_text, reader_of
+from services.ingress.routes.jobs import asked_for, not_found
 from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes
 from services.ingress.status.shown import RawEvent, parse
 from services.ingress.status.status import JobState, JobStatus
@@ -26,7 +27,7 @@ from shared.contracts import ids
 from shared.contracts.result import Result
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?")
-_HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
+_HEADERS = in_text(sse.HEADERS)
 
 
 class Cursor:
@@ -44,7 +45,7 @@ class Cursor:
         return f"{self.offset}.{self.characters}" + (f".{self.facts}" if self.facts else "")
 
 
-class JobEvents:
+class _JobEvents:
     """One stream a connection; ends with `job_settled`, or with its cursor alone, when it goes on at another instance."""
 
     def __init__(self, door: Door) -> None:
@@ -58,8 +59,7 @@ class JobEvents:
         if status is None:
             raise not_found(job)
         door.stay()
-        reader = Following(WaitKind.EVENTS, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
+        reader = reader_of(door, WaitKind.EVENTS, status.owner)
         cursor = Cursor(request.headers.get("last-event-id"))
         return ReaderStream(door, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 
@@ -115,6 +115,14 @@ class JobEvents:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset, cursor.facts = max(cursor.offset, status.offset), 0
         return sse.event("status", await self._door.public(reader, status), str(cursor))
+
+
+def routes(door: Door) -> Routes:
+    """By path and method."""
+    own = _JobEvents(door)
+    return {
+        "/v1/jobs/{job}/events": {"GET": own.get},
+    }
 
 
 def _chunk(job: str, text: str, cursor: Cursor) -> bytes:

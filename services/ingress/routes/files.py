@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.dialects.openai import batches
 from services.ingress.dialects.port import Dialect
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import InvalidQuery, call_headers, query_tenant
+from services.ingress.http.exchange import call_headers
 from services.ingress.http.uploads import FILE_BYTES, PIECE_BYTES, Upload
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
+from services.ingress.routes.asking import ReaderStream, Routes, as_json, client_of, number_of, reader_of
 from services.ingress.routes.batch_output import BatchOutput
-from services.ingress.routes.jobs import ReaderStream
 from services.ingress.routes.telling import seen
-from services.ingress.status.files import KEPT_SECONDS, MOST_OF_TENANT
-from shared.access import Client
+from services.ingress.status.files import MOST_OF_TENANT
+from shared.batches import KEPT_SECONDS
 from shared.contracts.batch import BatchChanged, StoredFile
 from shared.errors import TooLarge
 
@@ -35,25 +34,16 @@ def not_found(what: str, name: str) -> Refused:
     return Refused(Problem(404, f"{what}_not_found", f"no such {what}: {name[:128]!r}", "id"))
 
 
-def client_of(door: Door, request: Request) -> tuple[Client, str]:
-    """Who calls, and for which tenant. Raises Refused (401, 403)."""
-    call = call_headers(request.scope)
-    client = door.access.identify(call.api_key)
-    return client, client.tenant_of(call.tenant or query_tenant(request))
-
-
 def page(request: Request, found: list[dict[str, Any]], usual: int, most: int) -> bytes:
-    """Of what was found, newest first, behind `?after=`, at most `?limit=`. Raises InvalidQuery."""
-    limit, after = request.query_params.get("limit", str(usual)), request.query_params.get("after")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:8]) <= most):
-        raise InvalidQuery("limit", f"a number from 1 to {most}")
+    """Of what was found, newest first, behind `?after=`, at most `?limit=`. Raises InvalidInput."""
+    limit, after = number_of(request, "limit", usual, most), request.query_params.get("after")
     names = [one["id"] for one in found]
     first = names.index(after) + 1 if after in names else 0
-    shown = found[first : first + int(limit)]
+    shown = found[first : first + limit]
     return batches.listed(shown, first + len(shown) < len(found))
 
 
-class FileRoutes:
+class _FileRoutes:
     def __init__(self, door: Door, dialects: Mapping[str, Dialect]) -> None:
         self._door, self._files, self._dialects = door, door.files, dialects
 
@@ -80,7 +70,7 @@ class FileRoutes:
                 door.bodies.let_go(reader)
             file = self._file(tenant, upload, tuple(pieces))
             await self._files.put(file)
-        return _json(batches.file_object(file))
+        return as_json(batches.file_object(file))
 
     def _file(self, tenant: str, upload: Upload, pieces: tuple[Any, ...]) -> StoredFile:
         """Raises Refused."""
@@ -110,14 +100,13 @@ class FileRoutes:
     async def get(self, request: Request) -> Response:
         found = await self._found(request)
         if isinstance(found, StoredFile):
-            return _json(batches.file_object(found))
-        return _json(batches.made_file(*found, KEPT_SECONDS))
+            return as_json(batches.file_object(found))
+        return as_json(batches.made_file(*found, KEPT_SECONDS))
 
     async def content(self, request: Request) -> Response:
         """Its bytes."""
         door, found, (_, tenant) = self._door, await self._found(request), client_of(self._door, request)
-        reader = Following(WaitKind.END, tenant, door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
+        reader = reader_of(door, WaitKind.END, tenant)
         if isinstance(found, StoredFile):
             content = self._pieces(reader, found)
         else:
@@ -159,5 +148,11 @@ class FileRoutes:
         raise not_found("file", name)
 
 
-def _json(body: object) -> Response:
-    return Response(to_json(body), media_type="application/json")
+def routes(door: Door, dialects: Mapping[str, Dialect]) -> Routes:
+    """By path and method."""
+    own = _FileRoutes(door, dialects)
+    return {
+        "/v1/files": {"GET": own.list, "POST": own.create},
+        "/v1/files/{file}": {"GET": own.get, "DELETE": own.delete},
+        "/v1/files/{file}/content": {"GET": own.content},
+    }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.admission.meter import Charge
@@ -21,18 +21,14 @@ from services.ingress.handlers import Door
 from services.ingress.http.cache_wishes import cache_headers, wishes_of, with_wishes
 from services.ingress.http.exchange import (
     CallHeaders,
-    InvalidHeader,
-    InvalidQuery,
-    Receive,
-    Scope,
-    Send,
+    bad_header,
+    bad_query,
     call_headers,
-    query_tenant,
-    watched,
 )
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.replies.waiters import Follow
+from services.ingress.routes.asking import client_of, in_text, json_stream, reader_of
 from services.ingress.status.mermaid import MEDIA_TYPE, mermaid
 from services.ingress.status.status import JobState, JobStatus
 from services.ingress.submit import is_generated
@@ -59,18 +55,16 @@ def asked_for(door: Door, request: Request, public: str | None = None) -> tuple[
     """Who calls, and the id inside the cluster of the job in the path (or of this one): one of his tenant, or of the one that an
     administrator names.
 
-    Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
+    Raises Refused (401, 403, 404), InvalidInput.
     """
-    call = call_headers(request.scope)
-    client = door.access.identify(call.api_key)
-    tenant = client.tenant_of(call.tenant or query_tenant(request))
+    client, tenant = client_of(door, request)
     job = str(request.path_params["job"]) if public is None else public
     if not _PUBLIC_ID.fullmatch(job):
         raise Refused(Problem(404, "job_not_found", "no job has such an id", "id"))
     return client, ids.qualified(tenant, job)
 
 
-class JobOrder(NamedTuple):
+class _JobOrder(NamedTuple):
     """What a submission is about. `public` is the job's id as the caller knows it, `job` the one inside the cluster; when the id may come
     again, `digest` is that of what the caller wrote.
     """
@@ -81,22 +75,6 @@ class JobOrder(NamedTuple):
     tenant: str
     digest: str | None
     trace: str | None
-
-
-class ReaderStream(StreamingResponse):
-    """Its reader is registered as long as it runs."""
-
-    def __init__(self, door: Door, reader: Following, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
-        super().__init__(content, headers=headers)
-        self._door, self._reader = door, reader
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._door.register.enter(self._reader)
-        try:
-            await super().__call__(scope, receive, watched(send, self._reader, self._door.clock))
-        finally:
-            self._door.register.leave(self._reader)
-            self._door.bodies.let_go(self._reader)
 
 
 class Jobs:
@@ -134,7 +112,7 @@ class Jobs:
         status, charge, _ = await self._queued(order, submission)
         return status, charge
 
-    async def _queued(self, order: JobOrder, submission: JobSubmission) -> tuple[JobStatus, Charge, bool]:
+    async def _queued(self, order: _JobOrder, submission: JobSubmission) -> tuple[JobStatus, Charge, bool]:
         """The last: it was known before."""
         door = self._door
         known = None if order.digest is None else await door.known(order.job, order.digest)
@@ -142,11 +120,11 @@ class Jobs:
             status = known or await self._queue(order, submission)
         return status, charge, known is not None
 
-    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
-        """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
+    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[_JobOrder, JobSubmission]:
+        """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidInput."""
         door = self._door
         if call.idempotency_key is not None and submission.id is not None:
-            raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
+            raise bad_header("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or door.submitter.new_id()
         digest = (
@@ -160,9 +138,9 @@ class Jobs:
         if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
             changes["deadline_seconds"] = call.deadline_seconds
         submission = with_wishes(submission.model_copy(update=changes), wishes_of(call.cache, call.cache_control))
-        return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
+        return _JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
-    async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
+    async def _queue(self, order: _JobOrder, submission: JobSubmission) -> JobStatus:
         """Raises Conflict when the id is known with another body, and whatever else is against it."""
         door, job = self._door, order.job
         now, monotonic = door.clock.wall(), door.clock.monotonic()
@@ -217,10 +195,10 @@ class Jobs:
         except ValueError:
             seconds = math.nan
         if not 0 <= seconds <= self._door.settings.max_wait_seconds:
-            raise InvalidQuery("wait", f"seconds, 0 to {self._door.settings.max_wait_seconds:g}")
+            raise bad_query("wait", f"seconds, 0 to {self._door.settings.max_wait_seconds:g}")
         return seconds
 
-    async def _settled(self, order: JobOrder, reader: Following) -> JobStatus | None:
+    async def _settled(self, order: _JobOrder, reader: Following) -> JobStatus | None:
         """The status once the job has ended, or as it is when the reader must go; None where nothing can be shown of it.
 
         Raises Conflict when its id turns out to be another request's.
@@ -250,7 +228,7 @@ class Jobs:
         client, job = asked_for(self._door, request)
         form = request.query_params.get("format") or ("mermaid" if MEDIA_TYPE in request.headers.get("accept", "") else "json")
         if form not in ("json", "mermaid"):
-            raise InvalidQuery("format", "json or mermaid")
+            raise bad_query("format", "json or mermaid")
         status = await self._door.visible(client, job)
         if status is None:
             raise not_found(job)
@@ -266,9 +244,8 @@ class Jobs:
             line = door.place(status)
             shown = status if line is None else status.model_copy(update={"line": line.rounded()})
             return Response(shown.public(), headers={**headers, **_in_line(line)}, media_type="application/json")
-        reader = Following(WaitKind.END, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
-        return ReaderStream(door, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
+        reader = reader_of(door, WaitKind.END, status.owner)
+        return json_stream(door, reader, self._fetched(reader, status), headers)
 
     async def _fetched(self, reader: Following, status: JobStatus) -> AsyncIterator[bytes]:
         yield await self._door.public(reader, status)
@@ -302,14 +279,14 @@ class Jobs:
     def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
         job, query = ids.public(status.id), _query(status, client)
         location = f"{ROUTE}/{job}{query}"
-        headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
+        headers = {"location": location, "x-tutti-job": job} | in_text(charge.headers)
         if repeated:
             headers[REPEATED] = "true"
         if status.state is JobState.SETTLED:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
             answer = None if status.result is None else status.result.answer
-            headers |= {name.decode(): value.decode() for name, value in cache_headers(asked=False, answer=answer)}
+            headers |= in_text(cache_headers(asked=False, answer=answer))
             return self._shown(status, headers)
         line = self._door.place(status)
         headers |= _in_line(line)

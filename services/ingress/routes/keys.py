@@ -5,25 +5,21 @@ the key itself is told once, to who makes it. What changes holds everywhere with
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
+from services.ingress.routes.asking import M, Routes, as_json, body_of, caller, named, unknown
 from shared.access import RIGHTS, Right
-from shared.contracts.base import IN_WORDS, TENANT, EpochSeconds, Label
-from shared.contracts.bounds import check_depth
+from shared.contracts.base import TENANT, EpochSeconds, Label
 from shared.contracts.keys import KIND, ApiKey, KeyName, KeySecret, KeyTerms
 
-_NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
 _GRACE_SECONDS = 86_400.0
 _SECRET_BYTES = 32
@@ -58,7 +54,7 @@ class KeyView(KeyTerms):
     """The key itself, only where it was just made."""
 
 
-class KeyRoutes:
+class _KeyRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
     def __init__(self, door: Door, declaring: Declaring) -> None:
@@ -68,16 +64,16 @@ class KeyRoutes:
     async def list(self, _: Request) -> Response:
         """All keys that were made at run time, by name; those of a file are not here."""
         declared = self._door.access.declared
-        return _json({"keys": [_view(name, declared[name]) for name in sorted(declared)]})
+        return as_json({"keys": [_view(name, declared[name]) for name in sorted(declared)]}, exclude_none=True)
 
     async def get(self, request: Request) -> Response:
         """One key's terms."""
         name = _name(request)
-        return _json(_view(name, self._known(name)))
+        return as_json(_view(name, self._known(name)), exclude_none=True)
 
     async def create(self, request: Request) -> Response:
         """Make a key: 201 with the key itself, which nobody can tell again. Raises Refused (409) where the name is taken."""
-        given = KeySubmission.model_validate_json(await self._body(request))
+        given = await self._given(request, KeySubmission)
         access = self._door.access
         if given.name in access.declared or given.name in access.fixed:
             raise Refused(Problem(409, "key_exists", "a key of this name is there; rotate or change it", "name"))
@@ -87,26 +83,26 @@ class KeyRoutes:
         terms = given.model_dump(exclude={"name"})
         key = ApiKey(**terms, secrets=(KeySecret(digest=digest),), at=self._door.clock.wall(), by=self._caller(request))
         await self._write(request, "create", given.name, key)
-        return _json(_view(given.name, key, secret), 201)
+        return as_json(_view(given.name, key, secret), 201, exclude_none=True)
 
     async def put(self, request: Request) -> Response:
         """Change a key's terms: all of them anew; the key itself stays."""
-        name, terms = _name(request), KeyTerms.model_validate_json(await self._body(request))
+        name, terms = _name(request), await self._given(request, KeyTerms)
         known = self._known(name)
         key = ApiKey(**terms.model_dump(), secrets=known.secrets, at=self._door.clock.wall(), by=self._caller(request))
         await self._write(request, "change", name, key)
-        return _json(_view(name, key))
+        return as_json(_view(name, key), exclude_none=True)
 
     async def rotate(self, request: Request) -> Response:
         """Make it a new key: the one before holds on for a while, so that callers can change over."""
-        name, body = _name(request), await self._body(request)
-        given, known, now = Rotation.model_validate_json(body or b"{}"), self._known(name), self._door.clock.wall()
+        name, given = _name(request), await self._given(request, Rotation, b"{}")
+        known, now = self._known(name), self._door.clock.wall()
         secret, digest = _made()
         before = known.secrets[0].changed(until=now + given.grace_seconds)
         kept = (before,) if given.grace_seconds else ()
         key = known.changed(secrets=(KeySecret(digest=digest), *kept), at=now, by=self._caller(request))
         await self._write(request, "rotate", name, key)
-        return _json(_view(name, key, secret))
+        return as_json(_view(name, key, secret), exclude_none=True)
 
     async def delete(self, request: Request) -> Response:
         """Revoke it: nobody is let in by it any more. What it began goes on."""
@@ -118,17 +114,14 @@ class KeyRoutes:
         """Raises Refused (404)."""
         found = self._door.access.declared.get(name)
         if found is None:
-            raise Refused(Problem(404, "not_found", "no key of this name was made at run time", "id"))
+            raise unknown("no key of this name was made at run time")
         return found
 
     def _caller(self, request: Request) -> str:
-        return self._door.access.identify(call_headers(request.scope).api_key).name
+        return caller(self._door, request).name
 
-    async def _body(self, request: Request) -> bytes:
-        call = call_headers(request.scope)
-        async with self._door.bodies.read(request.receive, call, "default", _BODY_BYTES) as body:
-            check_depth(body)
-            return body
+    async def _given(self, request: Request, kind: type[M], empty: bytes = b"") -> M:
+        return await body_of(self._door, request, kind, _BODY_BYTES, tenant="default", empty=empty)
 
     async def _write(self, request: Request, did: str, name: str, key: ApiKey | None, tenant: str | None = None) -> None:
         """Answered once Kafka has it, one after the other."""
@@ -136,6 +129,16 @@ class KeyRoutes:
         entry = {name: None if key is None else key.to_bytes()}
         async with self._writing:
             await self._declaring.write(request, did, KIND, name, entry, tenant=tenant, known=self._door.access.on_entry)
+
+
+def routes(door: Door, declaring: Declaring) -> Routes:
+    """By path and method."""
+    own = _KeyRoutes(door, declaring)
+    return {
+        "/v1/keys": {"GET": own.list, "POST": own.create},
+        "/v1/keys/{key}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+        "/v1/keys/{key}/rotate": {"POST": own.rotate},
+    }
 
 
 def _made() -> tuple[str, str]:
@@ -151,11 +154,4 @@ def _view(name: str, key: ApiKey, secret: str | None = None) -> KeyView:
 
 
 def _name(request: Request) -> str:
-    name = str(request.path_params["key"])
-    if not _NAME.fullmatch(name):
-        raise Refused(Problem(400, "invalid_name", f"a key's name has {IN_WORDS[TENANT]}"))
-    return name
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(to_json(body, exclude_none=True), status, media_type="application/json")
+    return named(request, "key", "a key's name", TENANT, code="invalid_name", param=None)

@@ -19,17 +19,17 @@ from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import CallHeaders, Receive, Scope, Send, call_headers, send_part, start_stream, watch, watched
 from services.ingress.http.resource import Endpoint
-from services.ingress.problems import ClientGone, InstanceLeaving, Refused, no_node, of_error, of_result
+from services.ingress.problems import Refused, no_node, of_error
 from services.ingress.replies.waiters import Caller
+from services.ingress.routes.asking import caller
 from services.ingress.routes.jobs import Jobs
-from shared.access import Client, Right
+from shared.access import Client
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.job import Job
 from shared.contracts.node import Node
-from shared.contracts.result import Status
 from shared.contracts.tasks import PIN, Action, Pin
 from shared.model_names import canonical, spelling
 from shared.patterns.models import MODELS
@@ -66,15 +66,15 @@ class TaskRoutes:
             waiting = _Waiting(self._door, caller, correlation, call)
             if streamed:
                 return _TaskStream(waiting, spoken, self._door.clock)
-            return Response(spoken.done(await waiting.end(request)), media_type="application/json")
+            done = spoken.done(await waiting.end(request))
+            return Response(done, media_type="application/json" if done else None)
 
         return serve
 
     async def _read(self, request: Request) -> tuple[CallHeaders, Client, bytes]:
         """Raises Refused (401, 403)."""
         call = call_headers(request.scope)
-        client = self._door.access.identify(call.api_key)
-        client.check(Right.OPERATE)
+        client = caller(self._door, request)
         async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ORDER_BYTES) as body:
             check_depth(body)
             return call, client, bytes(body)
@@ -161,19 +161,14 @@ class _Waiting:
 
     def outcome(self) -> str:
         """The answer's text. Raises what the task failed with."""
-        caller = self.caller
-        if caller.error is not None:
-            raise caller.error
-        result = caller.result
-        assert result is not None, "only after the wait has ended"
-        if result.status is not Status.SUCCEEDED or result.answer is None:
-            raise Refused(of_result(result))
-        return result.answer.text
+        answer = self.caller.answer
+        if answer is None:
+            raise self.caller.why_not
+        return answer.text
 
     def leave(self) -> None:
         """He waits no longer: where nothing has ended it, and nobody said otherwise, it ends."""
-        caller = self.caller
-        gone = not caller.told and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
+        caller, gone = self.caller, self.caller.gone
         self._door.leave(caller, self._correlation)
         if gone and not self._detach:
             self._door.submitter.cancel(caller.job, caller.home, "nobody waits for it any longer")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from math import inf
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import call_headers
-from services.ingress.problems import Problem, Refused
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, named, unknown
 from shared.clock import within
-from shared.contracts.base import ID, IN_WORDS, Label
-from shared.contracts.bounds import check_depth
+from shared.contracts.base import ID, Label
 from shared.contracts.maintenance import KIND, Maintenance
 from shared.contracts.node import Node
 from shared.errors import LogError
@@ -27,7 +23,6 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
-_NAME = re.compile(ID)
 _BODY_BYTES = 4 * 1024
 _FRESH_SECONDS = 1.0
 """So long one look at who is alive serves all who ask."""
@@ -43,7 +38,7 @@ class MaintenanceSubmission(BaseModel):
     reason: Label = ""
 
 
-class NodeRoutes:
+class _NodeRoutes:
     """Registrations are what this instance has read of `nodes`; who is alive is looked up in `credits` when somebody asks."""
 
     def __init__(self, door: Door, declaring: Declaring, environment: Environment) -> None:
@@ -55,26 +50,23 @@ class NodeRoutes:
         """All nodes, by id."""
         known = await self._look()
         nodes = sorted(self._door.registry.table.known(), key=lambda node: node.id)
-        return _json({"nodes": [self._shown(node, known) for node in nodes]})
+        return as_json({"nodes": [self._shown(node, known) for node in nodes]}, exclude_none=True)
 
     async def get(self, request: Request) -> Response:
         """One node. 404: none of this id has registered, or it has left."""
         name = _named(request)
         found = next((node for node in self._door.registry.table.known() if node.id == name), None)
         if found is None:
-            raise Refused(Problem(404, "not_found", "no node of this id is registered", "id"))
-        return _json(self._shown(found, await self._look()))
+            raise unknown("no node of this id is registered")
+        return as_json(self._shown(found, await self._look()), exclude_none=True)
 
     async def maintain(self, request: Request) -> Response:
         """Take it out of service, also one that is not there at present. Answered once Kafka has it; what runs there ends."""
-        name, call = _named(request), call_headers(request.scope)
-        async with self._door.bodies.read(request.receive, call, "default", _BODY_BYTES) as body:
-            check_depth(body)
-            given = MaintenanceSubmission.model_validate_json(body or b"{}")
-        by = self._door.access.identify(call.api_key).name
+        name, by = _named(request), caller(self._door, request).name
+        given = await body_of(self._door, request, MaintenanceSubmission, _BODY_BYTES, tenant="default", empty=b"{}")
         entry = Maintenance(by=by, at=self._door.clock.wall(), reason=given.reason)
         await self._declaring.write(request, "take out", KIND, name, {name: entry.to_bytes()})
-        return _json(entry)
+        return as_json(entry, exclude_none=True)
 
     async def resume(self, request: Request) -> Response:
         """Back into service."""
@@ -100,13 +92,15 @@ class NodeRoutes:
             log.warning("credits_not_read", reason=error.message)
 
 
+def routes(door: Door, declaring: Declaring, environment: Environment) -> Routes:
+    """By path and method."""
+    own = _NodeRoutes(door, declaring, environment)
+    return {
+        "/v1/nodes": {"GET": own.list},
+        "/v1/nodes/{node}": {"GET": own.get},
+        "/v1/nodes/{node}/maintenance": {"PUT": own.maintain, "DELETE": own.resume},
+    }
+
+
 def _named(request: Request) -> str:
-    """Of the path. Raises Refused (400)."""
-    name = str(request.path_params["node"])
-    if not _NAME.fullmatch(name):
-        raise Refused(Problem(400, "invalid_name", f"a node's id has {IN_WORDS[ID]}", "id"))
-    return name
-
-
-def _json(body: object) -> Response:
-    return Response(to_json(body, exclude_none=True), media_type="application/json")
+    return named(request, "node", "a node's id", ID, code="invalid_name")

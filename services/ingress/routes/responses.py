@@ -16,18 +16,19 @@ from services.ingress.dialects.port import Told
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
 from services.ingress.http import sse
-from services.ingress.http.exchange import CallHeaders, InvalidQuery
+from services.ingress.http.exchange import CallHeaders, bad_query
 from services.ingress.problems import Problem, Refused, of_result
 from services.ingress.replies.register import Following, WaitKind
+from services.ingress.routes.asking import ReaderStream, in_text, json_stream, reader_of
 from services.ingress.routes.calls import CallOrder
-from services.ingress.routes.jobs import Jobs, ReaderStream, asked_for, not_found
+from services.ingress.routes.jobs import Jobs, asked_for, not_found
 from services.ingress.status.status import JobState, JobStatus
 from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 
-_HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
+_HEADERS = in_text(sse.HEADERS)
 
 
 class Responses:
@@ -42,7 +43,7 @@ class Responses:
         submission = JobSubmission(**given, **{"class": order.priority_class}).model_copy(update={"id": job.id})
         status, charge = await self._jobs.submit(submission, call._replace(idempotency_key=None), client)
         told = Told(ids.public(status.id), int(self._door.clock.wall()), order.model, order.wishes)
-        headers = {name.decode(): value.decode() for name, value in charge.headers} | {"x-tutti-job": told.job}
+        headers = in_text(charge.headers) | {"x-tutti-job": told.job}
         if order.stream:
             return self._streamed(status, told, -1, headers)
         return Response(objects.unfinished(told, "queued"), headers=headers, media_type="application/json")
@@ -55,15 +56,15 @@ class Responses:
             return self._streamed(status, told, _after(request), {"x-tutti-job": told.job})
         answer = None if status.result is None else status.result.answer
         if answer is None or answer.blob is None:
-            return _json(_shown(told, status))
-        reader = self._reader(status, WaitKind.END)
-        return ReaderStream(self._door, reader, self._fetched(reader, status), {"content-type": "application/json"})
+            return _response(_shown(told, status))
+        reader = reader_of(self._door, WaitKind.END, status.owner)
+        return json_stream(self._door, reader, self._fetched(reader, status))
 
     async def cancel(self, request: Request) -> Response:
         """Ask for its end; the response as it is now."""
         client, status = await self._known(request)
         status = await self._jobs.end(client, status.id) or status
-        return _json(_shown(_told(status), status))
+        return _response(_shown(_told(status), status))
 
     async def delete(self, request: Request) -> Response:
         """Refused: what happened stays in history for its time."""
@@ -79,12 +80,6 @@ class Responses:
             raise not_found(job)
         return client, status
 
-    def _reader(self, status: JobStatus, kind: WaitKind) -> Following:
-        door = self._door
-        reader = Following(kind, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
-        door.register.check(reader.kind, reader.tenant)
-        return reader
-
     async def _fetched(self, reader: Following, status: JobStatus) -> AsyncIterator[bytes]:
         assert status.result is not None, "only of what has ended"
         whole = await self._door.whole_now(reader, status.result)
@@ -92,7 +87,7 @@ class Responses:
 
     def _streamed(self, status: JobStatus, told: Told, after: int, headers: dict[str, str]) -> Response:
         self._door.stay()
-        reader = self._reader(status, WaitKind.EVENTS)
+        reader = reader_of(self._door, WaitKind.EVENTS, status.owner)
         writer = objects.ResponseWriter(told, after)
         return ReaderStream(self._door, reader, self._events(status, writer, reader), _HEADERS | headers)
 
@@ -144,12 +139,12 @@ def _shown(told: Told, status: JobStatus) -> bytes:
 
 
 def _after(request: Request) -> int:
-    """Raises InvalidQuery."""
+    """Raises InvalidInput."""
     text = request.query_params.get("starting_after", "-1")
     if not (text == "-1" or (text.isascii() and text.isdigit() and len(text) < 12)):
-        raise InvalidQuery("starting_after", "the sequence_number of an event")
+        raise bad_query("starting_after", "the sequence_number of an event")
     return int(text)
 
 
-def _json(body: bytes) -> Response:
+def _response(body: bytes) -> Response:
     return Response(body, media_type="application/json")

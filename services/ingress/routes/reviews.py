@@ -6,26 +6,23 @@ changes nothing, and the answer is the same.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import CallHeaders, call_headers, query_tenant
 from services.ingress.problems import Problem, Refused
-from services.ingress.replies.register import WaitKind
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, client_of, unknown
+from services.ingress.routes.telling import heard
 from services.ingress.status.reviews import KnownReview
 from shared.access import Client
 from shared.contracts import ids
-from shared.contracts.bounds import check_depth
 from shared.contracts.review import REVIEW_BYTES, Deliberation, ReviewGiven, Said, Unheard
 
-WAIT_SECONDS = 5.0
-"""So long an answer waits for the planner's word."""
 _MOST_SHOWN = 1_000
 _WORDS = {
     Unheard.OVER: (409, "the review is over: others have decided, its time has passed, or its job has ended"),
@@ -43,7 +40,7 @@ class ReviewSubmission(Said):
     digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$", max_length=32)]
 
 
-class ReviewRoutes:
+class _ReviewRoutes:
     """Answers come from what this instance has read of `job-events`."""
 
     def __init__(self, door: Door) -> None:
@@ -53,46 +50,36 @@ class ReviewRoutes:
         """The open reviews that the caller may see, those first whose time is over first, without their texts; `?mine=true`: that he may
         decide.
         """
-        client = self._door.access.identify(call_headers(request.scope).api_key)
+        client = caller(self._door, request)
         mine = request.query_params.get("mine") == "true"
         seen = (known for known in self._reviews if client.may_see(known.deliberation.opened.tenant))
         shown = sorted(
             (known for known in seen if not mine or known.deliberation.may_decide(client.name)),
             key=lambda known: known.deliberation.opened.due_at,
         )
-        return _json({"reviews": [_view(known.deliberation) for known in islice(shown, _MOST_SHOWN)]})
+        return as_json({"reviews": [_view(known.deliberation) for known in islice(shown, _MOST_SHOWN)]})
 
     async def get(self, request: Request) -> Response:
         """One review with its text; also one that is over, for a while."""
-        call = call_headers(request.scope)
-        client = self._door.access.identify(call.api_key)
-        known = self._known(request, client, call)
+        _, known = self._known(request)
         opened = known.deliberation.opened
         text = await self._reviews.text_of(known, self._door.journal.after(opened.job, known.offset - 1))
-        return _json({**_view(known.deliberation), "artefact": text})
+        return as_json({**_view(known.deliberation), "artefact": text})
 
     async def decide(self, request: Request) -> Response:
         """200: it counts; 202: in Kafka, and not known yet what becomes of it, so ask again; 403, 409: it does not count, and why."""
-        door, call = self._door, call_headers(request.scope)
-        client = door.access.identify(call.api_key)
-        async with door.bodies.read(request.receive, call, client.named(call.tenant), REVIEW_BYTES) as body:
-            check_depth(body)
-            said = ReviewSubmission.model_validate_json(body)
-        known = self._known(request, client, call)
+        door, said = self._door, await body_of(self._door, request, ReviewSubmission, REVIEW_BYTES)
+        client, known = self._known(request)
         review, opened = known.deliberation, known.deliberation.opened
         given = ReviewGiven(job=opened.job, step=opened.step, by=client.name, **dict(said))
-        with door.waiting(WaitKind.END, opened.tenant, WAIT_SECONDS) as reader, door.followers.following(opened.job, reader.news) as news:
-            if self._fate(known, given) is None:
-                await door.open()
-                await door.submitter.decide(given, known.home, opened.tenant)
-            while (fate := self._fate(known, given)) is None and not reader.over:
-                news.clear()
-                if self._fate(known, given) is None:
-                    await news.wait()
+        if self._fate(known, given) is None:
+            write = partial(door.submitter.decide, given, known.home, opened.tenant)
+            await heard(door, opened.tenant, opened.job, lambda: self._fate(known, given) is not None, write)
+        fate = self._fate(known, given)
         if isinstance(fate, Unheard):
             status, message = _WORDS[fate]
             raise Refused(Problem(status, fate.value, message))
-        return _json({**_view(review), "heard": fate}, 202 if fate is None else 200)
+        return as_json({**_view(review), "heard": fate}, 202 if fate is None else 200)
 
     def _fate(self, known: KnownReview, given: ReviewGiven) -> Unheard | bool | None:
         """What history says of it: heard, or why not; None: nothing yet, or nothing that is known to be history."""
@@ -100,14 +87,23 @@ class ReviewRoutes:
             return None
         return True if known.deliberation.heard(given) else known.deliberation.refusal(given)
 
-    def _known(self, request: Request, client: Client, call: CallHeaders) -> KnownReview:
+    def _known(self, request: Request) -> tuple[Client, KnownReview]:
         """Raises Refused (403, 404): unknown and not his look alike."""
         job, _, step = str(request.path_params["review"]).rpartition(".")
-        tenant = client.tenant_of(call.tenant or query_tenant(request))
+        client, tenant = client_of(self._door, request)
         known = self._reviews.get(ids.qualified(tenant, job), step)
         if known is None or not client.may_see(known.deliberation.opened.tenant):
-            raise Refused(Problem(404, "not_found", "there is no such review", "id"))
-        return known
+            raise unknown("there is no such review")
+        return client, known
+
+
+def routes(door: Door) -> Routes:
+    """By path and method."""
+    own = _ReviewRoutes(door)
+    return {
+        "/v1/reviews": {"GET": own.list},
+        "/v1/reviews/{review}": {"GET": own.get, "POST": own.decide},
+    }
 
 
 def _view(review: Deliberation) -> dict[str, Any]:
@@ -126,7 +122,3 @@ def _view(review: Deliberation) -> dict[str, Any]:
     if decision is not None:
         view["decision"] = {"verdict": decision.verdict, "text": decision.text, "by": list(decision.by), "at": decision.at}
     return view
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(to_json(body), status, media_type="application/json")

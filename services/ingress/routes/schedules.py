@@ -6,12 +6,10 @@ administrator names the tenant (`x-tutti-tenant`, `?tenant=`, or in the job). Pl
 
 from __future__ import annotations
 
-import re
 from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,10 +19,10 @@ from services.ingress.http.encodings import check_inline_size
 from services.ingress.http.exchange import call_headers, query_tenant
 from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.replies.register import may_take
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, client_of, named, unknown
 from shared.access import Client
 from shared.contracts import ids
-from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
-from shared.contracts.bounds import check_depth
+from shared.contracts.base import SCHEDULE, PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.schedule import KIND, LATE_SECONDS, Missed, Schedule
 from shared.errors import InvalidInput
@@ -32,7 +30,6 @@ from shared.processing.registry import ENTRY_BYTES
 from shared.scheduling.cron import Cron
 from shared.scheduling.schedule_table import MOST, ScheduleEntry, ScheduleTable
 
-_NAME = re.compile(SCHEDULE)
 _NEXT = 5
 """Runs that are foretold."""
 
@@ -51,14 +48,7 @@ class ScheduleSubmission(BaseModel):
     enabled: bool = True
 
 
-class InvalidSchedule(InvalidInput):
-    """A schedule's job has no id, not_before or deadline_at of its own: each run gets them."""
-
-    code = "invalid_input"
-    param = "job"
-
-
-class ScheduleRoutes:
+class _ScheduleRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
     def __init__(self, door: Door, declaring: Declaring, table: ScheduleTable) -> None:
@@ -66,26 +56,23 @@ class ScheduleRoutes:
 
     async def list(self, request: Request) -> Response:
         """The caller's schedules, by name, without their jobs."""
-        client, entries = self._door.access.identify(call_headers(request.scope).api_key), self._table.entries
+        client, entries = caller(self._door, request), self._table.entries
         shown = [self._view(entries[name]) for name in sorted(entries) if client.may_see(entries[name].schedule.job.tenant)]
-        return _json({"schedules": [{key: value for key, value in view.items() if key != "job"} for view in shown]})
+        return as_json({"schedules": [{key: value for key, value in view.items() if key != "job"} for view in shown]})
 
     async def get(self, request: Request) -> Response:
         """One schedule, its job, and when it runs next."""
-        return _json(self._view(self._known(request)))
+        return as_json(self._view(self._known(request)))
 
     async def put(self, request: Request) -> Response:
         """Declare it, or declare it anew. What was due before that is not made up for when the times have changed or it was off."""
-        name, call = _name(request), call_headers(request.scope)
-        client = self._door.access.identify(call.api_key)
-        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
-            check_depth(body)
-            given = ScheduleSubmission.model_validate_json(body)
-        entry = self._entry(name, given, client, call.tenant or query_tenant(request))
+        name, client = _name(request), caller(self._door, request)
+        given = await body_of(self._door, request, ScheduleSubmission, ENTRY_BYTES)
+        entry = self._entry(name, given, client, call_headers(request.scope).tenant or query_tenant(request))
         value = entry.schedule.to_bytes()
         check_inline_size(len(value))
         await self._write(request, "declare", entry.schedule, value)
-        return _json(self._view(entry))
+        return as_json(self._view(entry))
 
     async def delete(self, request: Request) -> Response:
         """No run begins any more; what has begun goes on."""
@@ -93,12 +80,12 @@ class ScheduleRoutes:
         return Response(status_code=204)
 
     def _entry(self, name: str, given: ScheduleSubmission, client: Client, tenant: str | None) -> ScheduleEntry:
-        """Raises InvalidCron, InvalidSchedule, Refused."""
+        """Raises InvalidInput, Refused."""
         self._must_be_complete()
         cron = Cron(given.cron, given.time_zone)
         job = given.job
         if job.id is not None or job.not_before is not None or job.deadline_at is not None:
-            raise InvalidSchedule
+            raise InvalidInput("A schedule's job has no id, not_before or deadline_at of its own: each run gets them.", param="job")
         asked = given.priority_class if "priority_class" in given.model_fields_set else None
         priority_class = client.class_of(asked, given.priority_class)
         named = job.tenant if "tenant" in job.model_fields_set else None
@@ -126,12 +113,11 @@ class ScheduleRoutes:
         return known.schedule.since if same else now
 
     def _known(self, request: Request) -> ScheduleEntry:
-        call = call_headers(request.scope)
-        client = self._door.access.identify(call.api_key)
+        client, tenant = client_of(self._door, request)
         self._must_be_complete()
-        entry = self._table.entries.get(ids.under(client.tenant_of(call.tenant or query_tenant(request)), _name(request)))
+        entry = self._table.entries.get(ids.under(tenant, _name(request)))
         if entry is None or not client.may_see(entry.schedule.job.tenant):
-            raise Refused(Problem(404, "not_found", "there is no such schedule", "id"))
+            raise unknown("there is no such schedule")
         return entry
 
     def _must_be_complete(self) -> None:
@@ -150,12 +136,14 @@ class ScheduleRoutes:
         await self._declaring.write(request, did, KIND, ids.public(schedule.id), entry, tenant=tenant, known=known)
 
 
+def routes(door: Door, declaring: Declaring, table: ScheduleTable) -> Routes:
+    """By path and method."""
+    own = _ScheduleRoutes(door, declaring, table)
+    return {
+        "/v1/schedules": {"GET": own.list},
+        "/v1/schedules/{schedule}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+    }
+
+
 def _name(request: Request) -> str:
-    name = str(request.path_params["schedule"])
-    if not _NAME.fullmatch(name):
-        raise Refused(Problem(400, "invalid_input", f"a schedule's name has {IN_WORDS[SCHEDULE]}", "id"))
-    return name
-
-
-def _json(body: object) -> Response:
-    return Response(to_json(body), media_type="application/json")
+    return named(request, "schedule", "a schedule's name", SCHEDULE)

@@ -1,8 +1,8 @@
-"""Telling the owner of a conversation or a batch, who answers by an event; and seeing what another instance has just been told."""
+"""Telling the owner of a conversation, a batch or a review, who answers by an event; and seeing what another instance was just told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from services.ingress.handlers import Door
@@ -20,9 +20,14 @@ T = TypeVar("T")
 
 async def told(door: Door, said: ConversationSet | ConversationDropped | OfBatch, key: str, done: Callable[[], bool]) -> bool:
     """Write it, and wait until the owner's event, of this key, says that it is so; False: not in time. Raises LogError, Overloaded."""
-    with door.waiting(WaitKind.END, said.tenant, WAIT_SECONDS) as reader, door.followers.following(key, reader.news) as news:
+    return await heard(door, said.tenant, key, done, lambda: door.submitter.to_owner(said))
+
+
+async def heard(door: Door, tenant: str, key: str, done: Callable[[], bool], write: Callable[[], Awaitable[None]]) -> bool:
+    """The same of whatever `write` writes, for whoever answers by an event."""
+    with door.waiting(WaitKind.END, tenant, WAIT_SECONDS) as reader, door.followers.following(key, reader.news) as news:
         await door.open()
-        await door.submitter.to_owner(said)
+        await write()
         while not done() and not reader.over:
             news.clear()
             if not done():

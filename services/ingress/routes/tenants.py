@@ -6,26 +6,21 @@ answer.
 
 from __future__ import annotations
 
-import re
-
 from pydantic import BaseModel
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.admission.tenant_days import Spending
 from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
-from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
-from shared.access import Client, Right
-from shared.contracts.base import IN_WORDS, TENANT
-from shared.contracts.bounds import check_depth
+from services.ingress.routes.asking import Routes, as_json, body_of, caller, named
+from shared.access import Right
+from shared.contracts.base import TENANT
 from shared.contracts.budget import TenantLimits
 from shared.validators.checks import check_settings
 
 KIND = "tenant"
-_NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
 _DAY_SECONDS = 86_400
 
@@ -38,7 +33,7 @@ class TenantView(BaseModel):
     today: Spending | None = None
 
 
-class TenantRoutes:
+class _TenantRoutes:
     """Answers change with the registry: what was just put may take a moment to be read back."""
 
     def __init__(self, door: Door, declaring: Declaring) -> None:
@@ -46,28 +41,26 @@ class TenantRoutes:
 
     async def list(self, request: Request) -> Response:
         """All tenants that have limits, by name."""
-        self._client(request).check(Right.OPERATE)
-        return _json({"tenants": [self._view(name) for name in sorted(self._door.tenants.limits)]})
+        caller(self._door, request).check(Right.OPERATE)
+        return as_json({"tenants": [self._view(name) for name in sorted(self._door.tenants.limits)]}, exclude_none=True)
 
     async def get(self, request: Request) -> Response:
         """One tenant's limits and spending; 404 when nothing is declared."""
         name = tenant_named(request)
-        if not self._client(request).may_see(name):
+        if not caller(self._door, request).may_see(name):
             raise Refused(Problem(403, "tenant_not_allowed", "this key may not look at another tenant"))
         if name not in self._door.tenants.limits:
             raise Refused(Problem(404, "not_found", "no limits are declared for this tenant"))
-        return _json(self._view(name))
+        return as_json(self._view(name), exclude_none=True)
 
     async def put(self, request: Request) -> Response:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
-        name, call = tenant_named(request), call_headers(request.scope)
-        async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
-            check_depth(body)
-            limits = TenantLimits.model_validate_json(body)
+        name = tenant_named(request)
+        limits = await body_of(self._door, request, TenantLimits, _BODY_BYTES, tenant=name)
         for policy in limits.policies:
             check_settings(policy.checks)
         await self._declaring.write(request, "declare", KIND, name, {name: limits.to_bytes()}, tenant=name)
-        return _json(TenantView(id=name, limits=limits))
+        return as_json(TenantView(id=name, limits=limits), exclude_none=True)
 
     async def delete(self, request: Request) -> Response:
         """The tenant has no limits any more."""
@@ -75,22 +68,21 @@ class TenantRoutes:
         await self._declaring.write(request, "remove", KIND, name, {name: None}, tenant=name)
         return Response(status_code=204)
 
-    def _client(self, request: Request) -> Client:
-        return self._door.access.identify(call_headers(request.scope).api_key)
-
     def _view(self, name: str) -> TenantView:
         tenants = self._door.tenants
         today = int(self._door.clock.wall() // _DAY_SECONDS)
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
 
 
+def routes(door: Door, declaring: Declaring) -> Routes:
+    """By path and method."""
+    own = _TenantRoutes(door, declaring)
+    return {
+        "/v1/tenants": {"GET": own.list},
+        "/v1/tenants/{tenant}": {"GET": own.get, "PUT": own.put, "DELETE": own.delete},
+    }
+
+
 def tenant_named(request: Request) -> str:
     """Of the path. Raises Refused (400)."""
-    name = str(request.path_params["tenant"])
-    if not _NAME.fullmatch(name):
-        raise Refused(Problem(400, "invalid_tenant", f"a tenant's name has {IN_WORDS[TENANT]}"))
-    return name
-
-
-def _json(body: object) -> Response:
-    return Response(to_json(body, exclude_none=True), media_type="application/json")
+    return named(request, "tenant", "a tenant's name", TENANT, code="invalid_tenant", param=None)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.tenant_days import TenantDays
@@ -24,15 +23,15 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.lines import Lines
 from services.ingress.status.newest import Newest
 from services.ingress.status.reviews import Reviews
-from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, last
+from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, kind_in, last
 from services.ingress.status.status import JobStatus
-from services.ingress.status.store import Position, StatusStore, StoreUnavailable
+from services.ingress.status.store import Position, StatusStore
 from shared.contracts import headers
 from shared.contracts.batch import BatchChanged
 from shared.contracts.conversation import ConversationChanged
 from shared.contracts.event import PlannerStarted
 from shared.epochs import EpochFilter, epoch_of
-from shared.errors import LogError
+from shared.errors import LogError, StoreAway
 from shared.kafka.port import Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
@@ -103,7 +102,7 @@ class EventsReader:
         if self.store is not None:
             try:
                 self._remembered = await self.store.positions()
-            except StoreUnavailable:
+            except StoreAway:
                 metrics.STATUS_STORE_ERRORS.inc()
         await asyncio.gather(self.tail.run(), self._tell_by_results())
 
@@ -230,7 +229,7 @@ class EventsReader:
             self._queued.append(status)
 
     async def erase(self, tenant: str, before: float) -> int:
-        """Forget a tenant's jobs of before, here and in the store; how many there. Raises StoreUnavailable."""
+        """Forget a tenant's jobs of before, here and in the store; how many there. Raises StoreAway."""
         self.journal.forget(tenant)
         return 0 if self.store is None else await self.store.erase(tenant, before)
 
@@ -242,7 +241,7 @@ class EventsReader:
                 continue
             try:
                 await self._flush(self.store)
-            except StoreUnavailable:
+            except StoreAway:
                 metrics.STATUS_STORE_ERRORS.inc()
                 await self._clock.sleep(1.0)
 
@@ -259,7 +258,7 @@ class EventsReader:
             epoch = self._epochs[partition].epoch
             try:
                 await store.save(number, Position(position, -1 if epoch is None else epoch), await self._views(store, list(jobs)))
-            except StoreUnavailable:
+            except StoreAway:
                 self._mark(number, jobs)
                 raise
             self._saved[number] = position
@@ -300,8 +299,4 @@ def _kind_of(record: Record) -> str:
     for name, value in record.headers:
         if name == headers.TYPE:
             return _KINDS.get(value) or value.decode("ascii", "replace")
-    try:
-        body = from_json(record.value or b"")
-    except ValueError:
-        return ""
-    return str(body.get("type", "")) if isinstance(body, dict) else ""
+    return kind_in(record.value or b"")

@@ -18,8 +18,6 @@ from shared.processing.tail import Tail
 from shared.service import Environment
 
 MOST, MOST_OF_TENANT = 20_000, 500
-KEPT_SECONDS = 13 * 86_400.0
-"""Blobs lie for fourteen days."""
 _REMOVED_AT_ONCE = 100
 
 

@@ -6,19 +6,17 @@ job: the flood of one pushes out its own. With a store behind it, what goes is i
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
-from services.ingress.status.shown import RawEvent
+from services.ingress.status.shown import RawEvent, tenant_in
 from services.ingress.status.status import JobStatus, fold
 from shared.contracts import ids
 
 _OVERHEAD_BYTES = 200
 _SLACK = 64
 """A full journal gives up one part in so many at once: to look for who holds most costs something for each tenant."""
-_TENANT = re.compile(rb'"tenant":"([^"\\]{1,64})"')
 _TELLING = frozenset({"job_delayed", "job_accepted", "job_settled"})
 """Kinds whose first tenant is the job's: it stands before all that callers write freely."""
 
@@ -88,8 +86,8 @@ class Journal:
         entry.home = home
         entry.events.append(event)
         self._weigh(entry, len(event.value) + _OVERHEAD_BYTES)
-        if not entry.tenant and event.kind in _TELLING and (told := _TENANT.search(event.value)) is not None:
-            self._give(job, entry, told[1].decode("utf-8", "replace"))
+        if not entry.tenant and event.kind in _TELLING:
+            self._give(job, entry, tenant_in(event.value))
         if len(entry.events) > self._max_events:
             self._compact(job, entry)
         self._trim()

@@ -13,8 +13,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 
 from services.ingress.admission.backlog import Backlog
-from services.ingress.status.shown import RawEvent, class_of, parse
-from services.ingress.status.status import JobState, JobStatus, kind_of_text
+from services.ingress.status.shown import RawEvent, class_of, kind_in, parse, tenant_in
+from services.ingress.status.status import JobState, JobStatus
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.event import JobSnapshot, StepAnswered, facts_of
 from shared.scheduling.places import AheadInLine, Pace, PlaceInLine, error_of, place_in_line
@@ -26,7 +26,6 @@ _MOST_TOLD = 2_000
 """Predictions that wait for the start they predict."""
 _ASK = re.compile(rb'\{"step":"([0-9a-f]{32})"([^{}]*)\}')
 _STEP = re.compile(rb'"step":"([0-9a-f]{32})"')
-_TENANT = re.compile(rb'"tenant":"([A-Za-z0-9._-]{1,64})"')
 _CAPABILITY = re.compile(rb'"capability":"([a-z0-9-]{1,32})"')
 _EMBEDS = (b'"texts":[', b'"operation":"embed"')
 _NEAR_BYTES = 512
@@ -111,11 +110,10 @@ class Lines:
         self._new.clear()
 
     def _accept(self, job: str, value: bytes, priority_class: PriorityClass, now: float) -> None:
-        tenant = _TENANT.search(value)
         line = self._lines.get(_capability_of(value)) or self._lines[_CHAT]
         if job in self._jobs:
             self._end(job)
-        live = self._jobs[job] = _Live(line, (priority_class, tenant[1].decode() if tenant else ""))
+        live = self._jobs[job] = _Live(line, (priority_class, tenant_in(value)))
         if (at := value.rfind(b'"asks":[')) >= 0:
             for step, rest in _ASK.findall(value, at):
                 if b'"node":' in rest:  # most steps of a cluster that has room; nothing waited
@@ -207,7 +205,7 @@ class Lines:
         if not isinstance(snapshot, JobSnapshot) or not (job not in self._jobs if snapshot.part == 0 else self._is_rebuilt(job, snapshot)):
             return
         for text in snapshot.facts:
-            value, kind = text.encode(), kind_of_text(text)
+            value, kind = text.encode(), kind_in(text)
             if kind == "job_accepted":
                 self.on_accepted(job, value, class_of(value), now)
             elif kind != event.kind:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from shared.contracts import event as events
 from shared.contracts import ids
@@ -24,6 +25,7 @@ from shared.telemetry import logs
 
 _log = logs.get(__name__)
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
+_TENANT = re.compile(rb'"tenant":"([A-Za-z0-9._-]{1,64})"')
 _CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 
 Fields = Mapping[str, Any]
@@ -127,6 +129,21 @@ def class_of(value: bytes) -> PriorityClass:
     """Of an event that tells it."""
     found = last(_CLASS, value, b'"priority_class":')
     return _CLASSES[found[1]] if found else PriorityClass.STANDARD
+
+
+def tenant_in(value: bytes) -> str:
+    """Of an event that tells it before all that callers write freely; empty where there is none."""
+    found = _TENANT.search(value)
+    return "" if found is None else found[1].decode()
+
+
+def kind_in(value: bytes | str) -> str:
+    """The type of an event, as its body says it; empty of what is none."""
+    try:
+        body = from_json(value)
+    except ValueError:
+        return ""
+    return str(body.get("type", "")) if isinstance(body, dict) else ""
 
 
 def last(pattern: re.Pattern[bytes], value: bytes, marker: bytes) -> re.Match[bytes] | None:

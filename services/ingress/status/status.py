@@ -10,9 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import from_json
 
-from services.ingress.status.shown import SHOWN, RawEvent, parse
+from services.ingress.status.shown import SHOWN, RawEvent, kind_in, parse
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract, PriorityClass
@@ -245,14 +244,8 @@ def _on_snapshot(status: JobStatus, event: events.JobSnapshot) -> None:
         status.rebuilt, status.steps, status.limits_neared = event.snapshot, [], []
     if status.rebuilt == event.snapshot:
         for text in event.facts:
-            kind = kind_of_text(text)
+            kind = kind_in(text)
             if kind in SHOWN and kind != event.type:
                 _apply_text(status, kind, text)
         if event.part + 1 == event.parts:
             status.rebuilt = None
-
-
-def kind_of_text(text: str) -> str:
-    """The type of an event in a snapshot."""
-    found: Any = from_json(text)
-    return str(found.get("type", "")) if isinstance(found, dict) else ""

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
-from redis.exceptions import RedisError
 
 from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobStatus
-from shared.errors import TuttiError
-from shared.redis_client import open_redis
+from shared.redis_client import RedisStore
 
 _SAVE = """
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
@@ -31,13 +29,6 @@ _SCANNED = 500
 """Keys that one call looks at."""
 
 
-class StoreUnavailable(TuttiError):
-    """The status store does not answer."""
-
-    code = "store_unavailable"
-    retryable = True
-
-
 class Position(NamedTuple):
     """Where reading goes on, and the epoch in force there (-1: unknown)."""
 
@@ -46,7 +37,7 @@ class Position(NamedTuple):
 
 
 class StatusStore(Protocol):
-    """Bounded in time by itself. Every method raises StoreUnavailable, within the timeout."""
+    """Bounded in time by itself. Every method raises StoreAway, within the timeout."""
 
     async def load(self, job: str) -> JobStatus | None:
         """The stored status, or None."""
@@ -79,18 +70,18 @@ class StatusStore(Protocol):
     async def close(self) -> None: ...
 
 
-class RedisStatusStore:
+class RedisStatusStore(RedisStore):
     """Keys: `tutti:<prefix>job:<id>` → status JSON; `tutti:<prefix>job-events` → hash partition → "offset epoch";
     `tutti:<prefix>claim:<id>` → digest of the request.
     """
 
     def __init__(self, url: str, *, prefix: str, ttl_seconds: int, connections: int, timeout_seconds: float) -> None:
-        self._redis = open_redis(url, connections=connections, timeout_seconds=timeout_seconds)
+        super().__init__(url, connections=connections, timeout_seconds=timeout_seconds)
         self._ttl = ttl_seconds
         self._positions_key = f"tutti:{prefix}job-events"
         self._job_prefix = f"tutti:{prefix}job:"
         self._claim_prefix = f"tutti:{prefix}claim:"
-        self._script = self._redis.register_script(_SAVE)
+        self._script = self.redis.register_script(_SAVE)
 
     async def load(self, job: str) -> JobStatus | None:
         return (await self.load_many([job])).get(job)
@@ -98,66 +89,50 @@ class RedisStatusStore:
     async def load_many(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
         if not jobs:
             return {}
-        try:
-            values = await self._redis.mget([self._job_prefix + job for job in jobs])
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
+        async with self.answering():
+            values = await self.redis.mget([self._job_prefix + job for job in jobs])
         return {job: status for job, value in zip(jobs, values, strict=True) if (status := _decode(value)) is not None}
 
     async def positions(self) -> Mapping[int, Position]:
-        try:
-            found = await self._redis.hgetall(self._positions_key)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
+        async with self.answering():
+            found = await self.redis.hgetall(self._positions_key)
         return {int(partition): Position(*(int(part) for part in value.split())) for partition, value in found.items()}
 
     async def save(self, partition: int, position: Position, statuses: Sequence[JobStatus]) -> bool:
         keys = [self._positions_key, *(self._job_prefix + status.id for status in statuses)]
         arguments: list[Any] = [partition, position.offset, position.epoch, self._ttl, *(status.stored() for status in statuses)]
-        try:
+        async with self.answering():
             return bool(await self._script(keys=keys, args=arguments))
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
 
     async def remember(self, statuses: Sequence[JobStatus]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         for status in statuses:
             pipeline.set(self._job_prefix + status.id, status.stored(), nx=True, ex=self._ttl)
-        try:
+        async with self.answering():
             await pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
 
     async def claim(self, job: str, digest: str) -> bool | None:
         key = self._claim_prefix + job
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         pipeline.set(key, digest, nx=True, ex=self._ttl)
         pipeline.get(key)
-        try:
+        async with self.answering():
             first, noted = await pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
         if first:
             return True
         return False if noted is None or noted == digest.encode() else None
 
     async def erase(self, tenant: str, before: float) -> int:
         gone, cursor = 0, 0
-        try:
+        async with self.answering():
             while True:
-                cursor, keys = await self._redis.scan(cursor, match=f"{self._job_prefix}*", count=_SCANNED)
-                values = await self._redis.mget(keys) if keys else []
+                cursor, keys = await self.redis.scan(cursor, match=f"{self._job_prefix}*", count=_SCANNED)
+                values = await self.redis.mget(keys) if keys else []
                 theirs = [key for key, value in zip(keys, values, strict=True) if _goes(_decode(value), tenant, before)]
                 if theirs:
-                    gone += await self._redis.delete(*theirs)
+                    gone += await self.redis.delete(*theirs)
                 if not cursor:
                     return gone
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
 
 
 def _goes(status: JobStatus | None, tenant: str, before: float) -> bool:

@@ -15,6 +15,7 @@ from math import inf
 
 from services.planner.draft import Draft, KeepEnds, SendLines
 from services.planner.kept import Timed
+from shared.batches import KEPT_SECONDS
 from shared.contracts.batch import BatchCancelled, BatchChanged, BatchError, BatchSubmitted, LineEnded, LineRow
 from shared.contracts.blob import BlobRef
 from shared.contracts.result import Status
@@ -44,8 +45,7 @@ class BatchPolicy:
     live_of_tenant: int = 20
     most: int = 1_000
     """Batches of one home, with those that are over; of these the oldest are forgotten first."""
-    kept_seconds: float = 13 * 86_400.0
-    """From its acceptance on: its blobs lie for fourteen days."""
+    kept_seconds: float = KEPT_SECONDS
     gather_seconds: float = 1.0
     """An end waits so long for others to be written with."""
     patience_seconds: float = 60.0

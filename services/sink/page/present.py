@@ -46,7 +46,7 @@ _STEPS = TypeAdapter(list[StepStatus])
 
 
 @dataclass(slots=True)
-class ShownJob:
+class _ShownJob:
     """One job as it is now."""
 
     id: str
@@ -139,10 +139,10 @@ class ShownJobs:
 
     def __init__(self, most: int, homes: int) -> None:
         self._most, self._homes = most, homes
-        self._live: OrderedDict[str, ShownJob] = OrderedDict()
-        self._ended: OrderedDict[str, ShownJob] = OrderedDict()
+        self._live: OrderedDict[str, _ShownJob] = OrderedDict()
+        self._ended: OrderedDict[str, _ShownJob] = OrderedDict()
         """Both by when they changed, the newest last."""
-        self._with_steps: deque[ShownJob] = deque()
+        self._with_steps: deque[_ShownJob] = deque()
         """Ended ones, in the order of their ends."""
         self._steps = 0
         self._parts: OrderedDict[tuple[str, str], dict[int, tuple[str, ...]]] = OrderedDict()
@@ -201,10 +201,10 @@ class ShownJobs:
             self._step(job, fact, at)
         self._changed(job)
 
-    def _begin(self, name: str, fact: events.JobAccepted) -> ShownJob:
+    def _begin(self, name: str, fact: events.JobAccepted) -> _ShownJob:
         self._forget(name)
         request = fact.request
-        job = ShownJob(name, request.tenant, fact.priority_class.value, request.pattern, fact.at, request.model)
+        job = _ShownJob(name, request.tenant, fact.priority_class.value, request.pattern, fact.at, request.model)
         job.reason = "turn" if request.conversation is not None else "place"
         self._live[name] = job
         while len(self._live) > MOST_LIVE:
@@ -213,7 +213,7 @@ class ShownJobs:
         self._trim()
         return job
 
-    def _step(self, job: ShownJob, fact: Any, at: float | None) -> None:
+    def _step(self, job: _ShownJob, fact: Any, at: float | None) -> None:
         before = len(job.steps)
         fold_step(job.steps, fact)
         self._steps += len(job.steps) - before
@@ -238,12 +238,12 @@ class ShownJobs:
         if job.waited is None:
             job.waited = next((step.waited_seconds for step in job.steps if step.waited_seconds is not None), None)
 
-    def _began(self, job: ShownJob, node: str, at: float | None) -> None:
+    def _began(self, job: _ShownJob, node: str, at: float | None) -> None:
         job.node = node
         self.starts += 1
         self._note("started", at)
 
-    def _answered(self, job: ShownJob, fact: events.StepAnswered, at: float | None) -> None:
+    def _answered(self, job: _ShownJob, fact: events.StepAnswered, at: float | None) -> None:
         step = next((step for step in job.steps if step.id == fact.step), None)
         if fact.node is not None and step is not None and step.waited_seconds is None:
             self._began(job, fact.node, at)  # claims of short steps are not always recorded
@@ -255,10 +255,10 @@ class ShownJobs:
             job.served = fact.answer.served.kind
             self.totals[job.served] += 1
 
-    def _end(self, name: str, job: ShownJob | None, result: Result, at: float | None) -> None:
+    def _end(self, name: str, job: _ShownJob | None, result: Result, at: float | None) -> None:
         if job is None:
             self._forget(name)
-            job = ShownJob(name, result.tenant, result.priority_class.value, result.pattern, result.accepted_at, whole=False)
+            job = _ShownJob(name, result.tenant, result.priority_class.value, result.pattern, result.accepted_at, whole=False)
             job.model = (result.answer and result.answer.model) or ""
             job.node = (result.answer and result.answer.node) or ""
         else:
@@ -291,7 +291,7 @@ class ShownJobs:
         if at is not None:
             self.rates.add(what, at)
 
-    def _changed(self, job: ShownJob) -> None:
+    def _changed(self, job: _ShownJob) -> None:
         job.stage, job.reason = stage_of(job)
         counted: Counted = Counter({("job", job.priority_class, job.stage, job.reason): 1})
         for step in job.steps:
@@ -308,7 +308,7 @@ class ShownJobs:
         self._stamp(job)
         self._live.move_to_end(job.id)
 
-    def _stamp(self, job: ShownJob) -> None:
+    def _stamp(self, job: _ShownJob) -> None:
         self.version += 1
         job.version = self.version
 
@@ -318,7 +318,7 @@ class ShownJobs:
             self.counts -= job.counted
             self._drop_steps(job)
 
-    def _drop_steps(self, job: ShownJob) -> None:
+    def _drop_steps(self, job: _ShownJob) -> None:
         held = len(job.steps) + job.kept
         self._steps -= held
         job.steps, job.packed, job.kept, job.why, job.whole = [], b"", 0, {}, job.whole and not held
@@ -331,20 +331,20 @@ class ShownJobs:
 
     # What is asked of it
 
-    def live(self) -> Iterator[ShownJob]:
+    def live(self) -> Iterator[_ShownJob]:
         """All that have not ended."""
         return iter(self._live.values())
 
-    def ended(self) -> Iterator[ShownJob]:
+    def ended(self) -> Iterator[_ShownJob]:
         """Those that ended last first."""
         return reversed(self._ended.values())
 
-    def since(self, version: int, most: int) -> list[ShownJob]:
+    def since(self, version: int, most: int) -> list[_ShownJob]:
         """Up to so many that changed behind `version`, those that changed first first."""
         newest = merge(reversed(self._live.values()), reversed(self._ended.values()), key=lambda job: -job.version)
         return list(takewhile(lambda job: job.version > version, newest))[: -most - 1 : -1]
 
-    def get(self, name: str) -> ShownJob | None:
+    def get(self, name: str) -> _ShownJob | None:
         """As it is known here."""
         return self._live.get(name) or self._ended.get(name)
 
@@ -354,7 +354,7 @@ class ShownJobs:
         return [gain.as_json() for gain in found]
 
 
-def stage_of(job: ShownJob) -> tuple[str, str]:
+def stage_of(job: _ShownJob) -> tuple[str, str]:
     """Where a job that has not ended is, and what it waits for."""
     states = {step.state for step in job.steps}
     if "running" in states:
@@ -364,7 +364,7 @@ def stage_of(job: ShownJob) -> tuple[str, str]:
     return WAITING, next((reason for state, reason in _REASONS.items() if state in states), job.reason or "place")
 
 
-def tree(job: ShownJob) -> Tree:
+def tree(job: _ShownJob) -> Tree:
     """Its steps in order."""
     steps = _STEPS.validate_json(job.packed) if job.packed else job.steps
     result = Result.model_validate_json(job.result) if job.result else None

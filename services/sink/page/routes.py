@@ -29,12 +29,12 @@ from starlette.types import Message, Receive, Scope, Send
 from services.sink.others import keep_replay
 from services.sink.page.looking import MOST_LETTERS, Picture, Watching
 from services.sink.page.present import COLUMNS, tree
-from services.sink.port import LETTERS, Batch, Document, Store, StoreAway
+from services.sink.port import LETTERS, Batch, Document, Store
 from services.sink.query_api import Answered
 from services.sink.settings import SinkSettings
 from shared.access import Access, Client, Right
 from shared.clock import within
-from shared.errors import InvalidInput, NotFound, TooLarge
+from shared.errors import InvalidInput, NotFound, StoreAway, TooLarge
 from shared.problem import Problem, Refused
 from shared.processing.replay import Letter, address, letters_of, original, send_again
 from shared.processing.tail import stretches
@@ -56,7 +56,7 @@ _ACTS = "x-tutti-page"
 """A header that a foreign page cannot send without being asked whether it may, which is not answered."""
 
 
-class ReplayAsked(BaseModel):
+class _ReplayAsked(BaseModel):
     """Which dead letters: `partition:offset`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,13 +64,13 @@ class ReplayAsked(BaseModel):
     ids: Annotated[tuple[Annotated[str, StringConstraints(max_length=32)], ...], Field(min_length=1, max_length=100)]
 
 
-class LettersAsked(BaseModel):
+class _LettersAsked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: Annotated[int, Field(ge=1, le=MOST_LETTERS)] = 200
 
 
-class LiveStream(StreamingResponse):
+class _LiveStream(StreamingResponse):
     """Lets go of what it was given when it ends, however it ends; a client that takes nothing is cut off."""
 
     def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str], looking: ExitStack) -> None:
@@ -137,7 +137,7 @@ class Page:
         boot, version = _after(request.query_params.get("after"))
         looking = ExitStack()
         picture = looking.enter_context(self._watching.looking())
-        return LiveStream(self._frames(picture, version if boot == picture.boot else 0), self._live_headers(), looking)
+        return _LiveStream(self._frames(picture, version if boot == picture.boot else 0), self._live_headers(), looking)
 
     async def _frames(self, picture: Picture, version: int) -> AsyncIterator[bytes]:
         clock, settings = self._env.clock, self._settings
@@ -177,7 +177,7 @@ class Page:
     async def letters(self, request: Request, client: Client | None) -> Response:
         """Without what they carry; `replays`: who sent it again, and when, where the store knows."""
         self._permit(request, client)
-        asked = LettersAsked.model_validate(dict(request.query_params))
+        asked = _LettersAsked.model_validate(dict(request.query_params))
         shown = sorted(self._watching.seen().letters, key=lambda letter: float(-letter["at"]))[: asked.limit]
         marks = await self._replays(asked.limit) if shown else {}
         rows = [letter | {"replays": marks.get((letter["topic"], letter["partition"], letter["offset"]), [])} for letter in shown]
@@ -194,7 +194,7 @@ class Page:
         """Sends the original bytes again. What is done stands in the store before it is done, and in the log."""
         self._permit(request, client)
         _from_this_page(request)
-        asked = ReplayAsked.model_validate_json(await _body(request))
+        asked = _ReplayAsked.model_validate_json(await _body(request))
         by = "open" if client is None else client.name
         async with asyncio.timeout(_REPLAY_SECONDS):
             letters = [await self._read(letter_id) for letter_id in dict.fromkeys(asked.ids)]

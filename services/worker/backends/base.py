@@ -46,6 +46,15 @@ class ModelCall:
     simulated: bool = False
     thinks: bool = False
 
+    def answer(self, **said: Any) -> Answer:
+        """With whose it is."""
+        return Answer(model=self.model, node=self.node, simulated=self.simulated, **said)
+
+    def tool_call(self, number: int, given: Any, name: str, arguments: str) -> dict[str, Any]:
+        """The answer's call of this number, in OpenAI's form. `given`: its id; one is derived where the endpoint has none."""
+        named = given or f"call_{self.step.id[:12]}_{self.step.attempt}_{number}"
+        return {"id": named, "type": "function", "function": {"name": name, "arguments": arguments}}
+
 
 class Delta(NamedTuple):
     """A piece of the answer. `tokens` counts the endpoint's pieces in it, an estimate of tokens."""
@@ -106,3 +115,26 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Close every connection. Idempotent."""
         ...
+
+
+class Around:
+    """Base of a backend before another one: what it says nothing of goes straight through."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+
+    @property
+    def kind(self) -> str:
+        return self._inner.kind
+
+    def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        return self._inner.call(call)
+
+    async def probe(self) -> BackendProbe:
+        return await self._inner.probe()
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        return await self._inner.models()
+
+    async def close(self) -> None:
+        await self._inner.close()

@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.base import Around, Backend, Completion, Delta, ModelCall, ModelCallFailed
 from shared.clock import Clock
 from shared.contracts.chat import Operation, Options
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.node import NodeModel
 from shared.contracts.usage import Usage
 
 _OF_THE_TEXTS = frozenset({K.BAD_REQUEST, K.TOO_LARGE, K.CONTEXT_LENGTH, K.MODEL_ERROR, K.INVALID_OUTPUT})
@@ -53,7 +52,7 @@ class _Batch:
 MOST_MODELS = 256
 
 
-class BatchingBackend:
+class BatchingBackend(Around):
     """Another backend, with shared embedding calls. `delay_seconds` to gather; in one call `most_texts`, and what is found to take no more
     than `longest_seconds`; `slots` calls at once, however many steps share a slot.
     """
@@ -61,28 +60,16 @@ class BatchingBackend:
     def __init__(
         self, inner: Backend, clock: Clock, *, delay_seconds: float, most_texts: int, longest_seconds: float = 1.0, slots: int = 1
     ) -> None:
-        self._inner, self._clock, self._slots = inner, clock, asyncio.Semaphore(slots)
+        super().__init__(inner)
+        self._clock, self._slots = clock, asyncio.Semaphore(slots)
         self._bounds: dict[str, BatchBound] = {}
         self._longest_seconds = longest_seconds
         self._delay, self._most_texts = delay_seconds, most_texts
         self._open: dict[tuple[str, Options], _Batch] = {}
 
-    @property
-    def kind(self) -> str:
-        return self._inner.kind
-
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         """As `Backend`. What is no embedding goes straight through."""
         return self._embed(call) if call.step.operation is Operation.EMBED else self._inner.call(call)
-
-    async def probe(self) -> BackendProbe:
-        return await self._inner.probe()
-
-    async def models(self) -> tuple[NodeModel, ...]:
-        return await self._inner.models()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
     async def _embed(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         batch, number = self._join(call)

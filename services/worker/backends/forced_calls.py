@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from services.worker.backends.base import ModelCall
 from services.worker.backends.foreign import mapping
 from shared.contracts.base import free_json
 from shared.contracts.step import Step
@@ -43,15 +44,14 @@ def _form(function: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": ["name", "arguments"]}
 
 
-def forced_calls(step: Step, text: str) -> tuple[dict[str, Any], ...]:
+def forced_calls(asked: ModelCall, text: str) -> tuple[dict[str, Any], ...]:
     """The call that was written, in OpenAI's form; none where the text is none, as when the token limit has cut it."""
     try:
         call = mapping(from_json(text, allow_inf_nan=False))
         name, arguments = call.get("name"), free_json(call.get("arguments"))
     except ValueError:
         return ()
-    names = {mapping(tool.get("function")).get("name") for tool in step.tools}
+    names = {mapping(tool.get("function")).get("name") for tool in asked.step.tools}
     if name not in names or not isinstance(arguments, dict):
         return ()
-    function = {"name": name, "arguments": to_json(arguments).decode()}
-    return ({"id": f"call_{step.id[:12]}_{step.attempt}_0", "type": "function", "function": function},)
+    return (asked.tool_call(0, None, str(name), to_json(arguments).decode()),)

@@ -5,15 +5,16 @@ What nobody thought of is caught by one guard around the port: it is the call's 
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
-from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.base import Around, Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from shared.contracts.base import MOST, sentence
 from shared.contracts.chat import LEAST_LOGPROB, MOST_CALLS
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
+from shared.contracts.step import Step
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -69,6 +70,13 @@ def within(characters: int, calls: int) -> None:
         raise ModelCallFailed(K.INVALID_OUTPUT, f"the answer has more than {MOST_CALLS} tool calls")
 
 
+def vectors_of(step: Step, found: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
+    """As many as the step has texts. Raises MODEL_ERROR."""
+    if len(found) != len(step.texts):
+        raise ModelCallFailed(K.MODEL_ERROR, f"{len(step.texts)} texts gave {len(found)} embeddings")
+    return tuple(tuple(vector) for vector in found)
+
+
 class MeanLogprob:
     """Folds the log-probabilities of an answer's tokens: `[{"logprob": -0.1, ...}, ...]`. What is no number says nothing of its token."""
 
@@ -111,43 +119,37 @@ class ModelList:
             log.warning("model_left_out", model=name, error=type(error).__name__)
 
 
-class GuardedBackend:
+class _GuardedBackend(Around):
     """Another backend, of which nothing but `ModelCallFailed` comes out."""
 
     def __init__(self, inner: Backend) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._said: set[str] = set()
 
-    @property
-    def kind(self) -> str:
-        return self._inner.kind
-
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
-        return _Pieces(self._inner.call(call), self._failed)
+        with self.guard():
+            return _Pieces(self._inner.call(call), self)
 
     async def probe(self) -> BackendProbe:
-        try:
+        with self.guard():
             return await self._inner.probe()
-        except ModelCallFailed:
-            raise
-        except Exception as error:
-            raise self._failed(error) from error
 
     async def models(self) -> tuple[NodeModel, ...]:
-        try:
+        with self.guard():
             return await self._inner.models()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        try:
+            yield
         except ModelCallFailed:
             raise
         except Exception as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
 
-    async def close(self) -> None:
-        await self._inner.close()
-
-    def _failed(self, error: Exception) -> ModelCallFailed:
-        """Said once a place. The error's own text stays out of the logs: it may quote a prompt or an answer."""
-        frames = traceback.extract_tb(error.__traceback__)[-3:]
-        place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+    def failed(self, error: Exception) -> ModelCallFailed:
+        """Said once a place."""
+        place = logs.place_of(error)
         if place not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(place)
             log.warning("endpoint_not_understood", error=type(error).__name__, at=place)
@@ -157,8 +159,8 @@ class GuardedBackend:
 class _Pieces:
     """The pieces of a guarded call. No generator of its own: every piece of every stream would pass through one more."""
 
-    def __init__(self, pieces: AsyncIterator[Delta | Completion], failed: Callable[[Exception], ModelCallFailed]) -> None:
-        self._pieces, self._failed = pieces, failed
+    def __init__(self, pieces: AsyncIterator[Delta | Completion], of: _GuardedBackend) -> None:
+        self._pieces, self._of = pieces, of
 
     def __aiter__(self) -> Self:
         return self
@@ -169,17 +171,13 @@ class _Pieces:
         except (ModelCallFailed, StopAsyncIteration):
             raise
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._of.failed(error) from error
 
     async def aclose(self) -> None:
-        try:
+        with self._of.guard():
             await self._pieces.aclose()  # type: ignore[attr-defined]  # every backend's call is an async generator
-        except ModelCallFailed:
-            raise
-        except Exception as error:
-            raise self._failed(error) from error
 
 
 def guarded(backend: Backend) -> Backend:
     """The backend behind the guard, once."""
-    return backend if isinstance(backend, GuardedBackend) else GuardedBackend(backend)
+    return backend if isinstance(backend, _GuardedBackend) else _GuardedBackend(backend)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Protocol
 
 import pydantic_core
 
-from services.worker.backends.base import ModelCallFailed
+from services.worker.backends.base import Completion, Delta, ModelCallFailed
 from services.worker.backends.http_client import BrokenAnswer, CannotConnect, Connections, HttpAnswer, NoAnswer
+from services.worker.settings import WorkerSettings
 from shared.contracts.failure import FailureKind as K
 
 
@@ -47,6 +48,8 @@ EMBEDDINGS_BYTES = 64 * 1024 * 1024
 """The same, of vectors: 1,000 of 4,096 numbers are 40 MB of text."""
 MAX_ERROR_BYTES = 64 * 1024
 PROBE_SECONDS = 5.0
+_BESIDE_CALLS = 6
+"""Connections for probes and tasks, so that they wait for no answer."""
 END_SECONDS = 0.5
 """Between the last line of an answer and the end of its body."""
 
@@ -180,6 +183,21 @@ async def _read_end(response: HttpAnswer) -> None:
                 size += len(await response.read())
 
 
+class _StreamFold(Protocol):
+    """Of the lines of one stream."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def read(self, lines: list[bytes]) -> Delta | None:
+        """One delta for all lines of a network read; None when they hold nothing to show."""
+        ...
+
+    def completion(self) -> Completion:
+        """The whole answer. Raises BROKEN_STREAM where the stream ended before it."""
+        ...
+
+
 class HttpEndpoint:
     """One base address with a pool of `connections`. Timeouts beyond connecting are the runner's: it sees every token."""
 
@@ -189,11 +207,18 @@ class HttpEndpoint:
             url, most=connections, connect_seconds=connect_seconds, keep_seconds=KEEPALIVE_SECONDS, headers=headers or {}
         )
 
+    @classmethod
+    def of(cls, settings: WorkerSettings, url: str) -> HttpEndpoint:
+        """The worker's own, beside whose calls there are probes."""
+        headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None
+        connections = settings.slots + _BESIDE_CALLS
+        return cls(url, connections=connections, connect_seconds=settings.connect_timeout_seconds, headers=headers)
+
     @asynccontextmanager
     async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[HttpAnswer]:
         """A successful response whose body is still to be read. Leaving early, by cancellation too, closes the connection at once."""
         headers = {"traceparent": trace} if trace and trace.isprintable() else {}
-        with translated():
+        with _translated():
             response = await self._connections.begin("POST", path, pydantic_core.to_json(body), headers)
             try:
                 await refuse_error(response)
@@ -204,30 +229,24 @@ class HttpEndpoint:
 
     async def get_json(self, path: str) -> tuple[dict[str, Any], dict[str, str]]:
         """(body, headers by lower-case name) of a GET that must be quick."""
-        return await self._quick("GET", path)
+        found, headers = await self._quick("GET", path)
+        return decode(found), headers
 
     async def post_json(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The body of a POST that must be quick."""
-        return (await self._quick("POST", path, pydantic_core.to_json(body)))[0]
+        return decode((await self._quick("POST", path, body))[0])
 
     async def tell(self, method: str, path: str, body: dict[str, Any]) -> None:
         """A call whose answer says nothing more than that it is done; it must be quick."""
-        with translated():
-            async with asyncio.timeout(PROBE_SECONDS):
-                response = await self._connections.begin(method, path, pydantic_core.to_json(body))
-                try:
-                    await refuse_error(response)
-                    await whole(response, MAX_BODY_BYTES)
-                finally:
-                    self._connections.finish(response)
+        await self._quick(method, path, body)
 
-    async def _quick(self, method: str, path: str, body: bytes | None = None) -> tuple[dict[str, Any], dict[str, str]]:
-        with translated():
+    async def _quick(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[bytes, dict[str, str]]:
+        with _translated():
             async with asyncio.timeout(PROBE_SECONDS):
-                response = await self._connections.begin(method, path, body)
+                response = await self._connections.begin(method, path, None if body is None else pydantic_core.to_json(body))
                 try:
                     await refuse_error(response)
-                    return decode(await whole(response, MAX_BODY_BYTES)), response.headers
+                    return await whole(response, MAX_BODY_BYTES), response.headers
                 finally:
                     self._connections.finish(response)
 
@@ -236,18 +255,30 @@ class HttpEndpoint:
         self._connections.close()
 
 
-class translated:  # noqa: N801  (reads as a statement: `with translated():`)
+async def streamed(
+    endpoint: HttpEndpoint, path: str, body: dict[str, Any], trace: str | None, fold: _StreamFold
+) -> AsyncGenerator[Delta | Completion]:
+    """What comes of a POST whose answer is a stream of lines, and its end."""
+    async with endpoint.post(path, body, trace) as response:
+        async for lines in batches(response):
+            delta = fold.read(lines)
+            if delta is not None:
+                yield delta
+            if fold.done:
+                break
+    yield fold.completion()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     """Turns what a connection does into `ModelCallFailed`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, CannotConnect):
-            raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint does not accept connections") from error
-        if isinstance(error, NoAnswer):
-            raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint closed the connection without an answer") from error
-        if isinstance(error, TimeoutError):
-            raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint did not answer in time") from error
-        if isinstance(error, BrokenAnswer | OSError):
-            raise ModelCallFailed(K.BROKEN_STREAM, f"the connection to the endpoint broke: {type(error).__name__}") from error
+    try:
+        yield
+    except CannotConnect as error:
+        raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint does not accept connections") from error
+    except NoAnswer as error:
+        raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint closed the connection without an answer") from error
+    except TimeoutError as error:
+        raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint did not answer in time") from error
+    except (BrokenAnswer, OSError) as error:
+        raise ModelCallFailed(K.BROKEN_STREAM, f"the connection to the endpoint broke: {type(error).__name__}") from error

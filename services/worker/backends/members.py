@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.base import Around, Backend, BackendProbe, ModelCallFailed
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.node import NodeModel
 
 CONNECT_SECONDS = 2.0
 """A member that has not answered by then is dead."""
@@ -23,18 +22,12 @@ CONNECT_SECONDS = 2.0
 Alive = Callable[[str], bool]
 
 
-class MembersBackend:
+class MembersBackend(Around):
     """Another backend, which is reachable only while all its members are. `alive(member)` may take `CONNECT_SECONDS`, in a thread."""
 
     def __init__(self, inner: Backend, members: Sequence[str], alive: Alive | None = None) -> None:
-        self._inner, self._members, self._alive = inner, tuple(members), alive or answers
-
-    @property
-    def kind(self) -> str:
-        return self._inner.kind
-
-    def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
-        return self._inner.call(call)
+        super().__init__(inner)
+        self._members, self._alive = tuple(members), alive or answers
 
     async def probe(self) -> BackendProbe:
         """Raises NODE_UNREACHABLE also while a member is dead: the endpoint may not have noticed yet."""
@@ -43,12 +36,6 @@ class MembersBackend:
         if dead:
             raise ModelCallFailed(K.NODE_UNREACHABLE, f"of the servers that the model is split over {', '.join(dead)} does not answer")
         return await self._inner.probe()
-
-    async def models(self) -> tuple[NodeModel, ...]:
-        return await self._inner.models()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def answers(member: str) -> bool:

@@ -7,6 +7,7 @@ after status 200 is a failure, and so is a stream that ends without `done`. Dura
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -15,13 +16,13 @@ from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.forced_calls import forced, forced_calls, is_forced
-from services.worker.backends.foreign import MeanLogprob, count, nanoseconds, within, words
-from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
+from services.worker.backends.foreign import MeanLogprob, count, nanoseconds, vectors_of, within, words
+from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, decode, decode_lines, error_text, failure_kind, streamed, whole
 from services.worker.backends.ollama_continuation import continuing
 from services.worker.backends.ollama_tasks import OllamaTasks, disk_free
 from services.worker.settings import WorkerSettings
 from shared.contracts.base import free_json
-from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
+from shared.contracts.chat import ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
@@ -38,53 +39,42 @@ class OllamaBackend:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._endpoint = HttpEndpoint(
-            settings.base_url(),
-            connections=settings.slots + 6,
-            connect_seconds=settings.connect_timeout_seconds,
-            headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None,
-        )
+        self._endpoint = HttpEndpoint.of(settings, settings.base_url())
         self._tasks = OllamaTasks(self._endpoint, settings.keep_alive, settings.profile)
         stays = settings.keep_alive.startswith("-")  # then all do, pinned or not
         self._shown = ollama_models.ShownModels(
             self._endpoint, lambda model: settings.profile(model).get("num_ctx"), self._tasks.pinned, adopts=not stays
         )
 
-    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+    def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        """As `Backend`."""
         if call.step.task is not None:
-            async for piece in self._tasks.perform(call):
-                yield piece
-            return
+            return self._tasks.perform(call)
         if call.step.operation is Operation.EMBED:
-            yield await self._embed(call)
-            return
+            return self._embed(call)
         reader = _StreamReader(call, allow_cloud=self._settings.allow_cloud)
-        path, body = _PATHS[call.step.operation], self._request(call)
         if call.step.prefix:
-            path, body = await continuing(self._endpoint, call.step, body, call.trace)
-        async with self._endpoint.post(path, body, call.trace) as response:
-            async for lines in batches(response):
-                delta = reader.read(lines)
-                if delta is not None:
-                    yield delta
-                if reader.done is not None:
-                    break
-        yield reader.completion()
+            return self._continued(call, reader)
+        return streamed(self._endpoint, _PATHS[call.step.operation], self._request(call), call.trace, reader)
+
+    async def _continued(self, call: ModelCall, reader: _StreamReader) -> AsyncIterator[Delta | Completion]:
+        path, body = await continuing(self._endpoint, call.step, self._request(call), call.trace)
+        async with aclosing(streamed(self._endpoint, path, body, call.trace, reader)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def _request(self, call: ModelCall) -> dict[str, Any]:
         return request(call, self._settings) | {"keep_alive": self._tasks.keep_alive(call.model)}
 
-    async def _embed(self, call: ModelCall) -> Completion:
+    async def _embed(self, call: ModelCall) -> AsyncIterator[Completion]:
         async with self._endpoint.post("/api/embed", self._request(call), call.trace) as response:
             body = decode(await whole(response, EMBEDDINGS_BYTES))
         if "error" in body:
             raise ModelCallFailed(K.MODEL_ERROR, error_text(body))
-        vectors = tuple(tuple(vector) for vector in body.get("embeddings") or ())
-        if len(vectors) != len(call.step.texts):
-            raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(vectors)} embeddings")
+        vectors = vectors_of(call.step, body.get("embeddings") or ())
         loading, total = nanoseconds(body.get("load_duration")), nanoseconds(body.get("total_duration"))
-        return Completion(
-            Answer(embeddings=vectors, model=call.model, node=call.node, simulated=call.simulated),
+        yield Completion(
+            call.answer(embeddings=vectors),
             Usage(calls=1, prompt_tokens=count(body.get("prompt_eval_count"))),
             Timings(load_ms=loading, prefill_ms=max(0.0, total - loading)),
         )
@@ -146,12 +136,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
 
 
 def options(step: Step, settings: WorkerSettings, model: str) -> dict[str, Any]:
-    """Ollama's option names; temperature and a token limit always, and the model's load-time profile unchanged."""
-    given = step.options.model_dump(exclude_none=True, exclude={"think"})
-    if not given.get("stop"):
-        given.pop("stop", None)
-    given.setdefault("temperature", settings.default_temperature)
-    given["max_tokens"] = continuation.tokens_left(step, given.get("max_tokens", settings.default_max_tokens))
+    """Ollama's option names, and the model's load-time profile unchanged."""
+    given = continuation.sampling(step, settings)
     return settings.profile(model) | {_OPTION_NAMES.get(name, name): value for name, value in given.items()}
 
 
@@ -180,17 +166,15 @@ def _wire_tool_call(call: dict[str, Any]) -> dict[str, Any]:
     return {"function": {"name": function.get("name", ""), "arguments": arguments}}
 
 
-def tool_calls(step: Step, calls: list[dict[str, Any]], first: int) -> tuple[dict[str, Any], ...]:
+def tool_calls(asked: ModelCall, calls: list[dict[str, Any]], first: int) -> tuple[dict[str, Any], ...]:
     """Ollama's tool calls in OpenAI's form: an id (derived when missing) and arguments as JSON text."""
     return tuple(
-        {
-            "id": call.get("id") or f"call_{step.id[:12]}_{step.attempt}_{first + index}",
-            "type": "function",
-            "function": {
-                "name": call.get("function", {}).get("name", ""),
-                "arguments": to_json(free_json(call.get("function", {}).get("arguments") or {})).decode(),
-            },
-        }
+        asked.tool_call(
+            first + index,
+            call.get("id"),
+            call.get("function", {}).get("name", ""),
+            to_json(free_json(call.get("function", {}).get("arguments") or {})).decode(),
+        )
         for index, call in enumerate(calls)
     )
 
@@ -209,7 +193,12 @@ class _StreamReader:
         self._logprobs = MeanLogprob()
         self._pieces = 0
         self._characters = 0
-        self.done: dict[str, Any] | None = None
+        self._done: dict[str, Any] | None = None
+
+    @property
+    def done(self) -> bool:
+        """The last line was read."""
+        return self._done is not None
 
     def read(self, lines: list[bytes]) -> Delta | None:
         """One delta for all lines of a network read; None when they hold nothing to show."""
@@ -245,31 +234,28 @@ class _StreamReader:
             self._logprobs.add(line.get("logprobs"))
         if calls:
             several = self._call.step.parallel_tool_calls
-            self._tools += tool_calls(self._call.step, calls if several else calls[: 1 - len(self._tools)], len(self._tools))
+            self._tools += tool_calls(self._call, calls if several else calls[: 1 - len(self._tools)], len(self._tools))
         if text or thinking or calls:
             self._pieces += 1
         if line.get("done"):
-            self.done = line
+            self._done = line
 
     def completion(self) -> Completion:
         """The whole answer. Raises BROKEN_STREAM when the stream ended without `done`."""
-        done = self.done
+        done = self._done
         if done is None:
             raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
         counted = "eval_count" in done or not self._pieces
         text = "".join(self._text)
         if self._forced:
-            self._tools, text = forced_calls(self._call.step, text), ""
+            self._tools, text = forced_calls(self._call, text), ""
         read = count(done.get("prompt_eval_count"))
         return Completion(
-            Answer(
+            self._call.answer(
                 text=text,
                 thinking="".join(self._thinking) or None,
                 tool_calls=self._tools,
                 finish_reason=self._finish_reason(done.get("done_reason")),
-                model=self._call.model,
-                node=self._call.node,
-                simulated=self._call.simulated,
                 mean_logprob=self._logprobs.mean,
             ),
             Usage(

@@ -15,7 +15,6 @@ from services.worker.backends.base import Completion, Delta, ModelCall, ModelCal
 from services.worker.backends.foreign import count, words
 from services.worker.backends.http import HttpEndpoint, batches, decode_lines, error_text
 from services.worker.settings import WorkerSettings
-from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.tasks import Action, TaskProgress
 from shared.contracts.usage import Usage
@@ -67,7 +66,7 @@ class OllamaTasks:
                 await self._load(model, call.trace)
         said = TaskProgress(status="success", node=call.node)
         yield Delta(tokens=0, progress=said)
-        yield Completion(Answer(text="done", model=model, node=call.node, simulated=call.simulated), Usage())
+        yield Completion(call.answer(text="done"), Usage())
 
     async def _pull(self, call: ModelCall) -> AsyncIterator[TaskProgress]:
         done = False

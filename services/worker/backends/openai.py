@@ -9,12 +9,12 @@ from typing import Any
 from services.worker import continuation
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.forced_calls import forced, is_forced
-from services.worker.backends.foreign import ModelList, count, entries, mapping, words
-from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, error_text, whole
+from services.worker.backends.foreign import ModelList, count, entries, mapping, vectors_of, words
+from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, decode, error_text, streamed, whole
 from services.worker.backends.openai_stream import OpenAIStream
 from services.worker.settings import WorkerSettings
 from shared.clock import Clock
-from shared.contracts.chat import Answer, ChatMessage, Operation
+from shared.contracts.chat import ChatMessage, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
@@ -35,43 +35,29 @@ class OpenAIBackend:
         self._clock = clock
         self._listed: frozenset[str] = frozenset()
         self._list = ModelList()
-        self._endpoint = HttpEndpoint(
-            settings.base_url().removesuffix("/v1"),
-            connections=settings.slots + 4,
-            connect_seconds=settings.connect_timeout_seconds,
-            headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None,
-        )
+        self._endpoint = HttpEndpoint.of(settings, settings.base_url().removesuffix("/v1"))
 
-    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+    def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        """As `Backend`."""
         if self._listed and call.model not in self._listed:  # llama.cpp ignores the name and would answer with what it has
             raise ModelCallFailed(K.UNKNOWN_MODEL, f"model {call.model!r} is not served here")
         if call.step.operation is Operation.EMBED:
-            yield await self._embed(call)
-            return
+            return self._embed(call)
         if call.step.prefix and call.step.operation is Operation.CHAT and self._settings.continues == "never":
             # Another node may be able to: the kind of failure that is tried elsewhere.
             raise ModelCallFailed(K.BROKEN_STREAM, "this endpoint does not continue a broken answer")
         reader = OpenAIStream(call, self._clock, forced=by_schema(call.step, self._settings))
-        async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
-            async for lines in batches(response):
-                delta = reader.read(lines)
-                if delta is not None:
-                    yield delta
-                if reader.done:
-                    break
-        yield reader.completion()
+        return streamed(self._endpoint, _PATHS[call.step.operation], request(call, self._settings), call.trace, reader)
 
-    async def _embed(self, call: ModelCall) -> Completion:
+    async def _embed(self, call: ModelCall) -> AsyncIterator[Completion]:
         body = {"model": call.model, "input": list(call.step.texts), "encoding_format": "float"}
         async with self._endpoint.post("/v1/embeddings", body, call.trace) as response:
             answer = decode(await whole(response, EMBEDDINGS_BYTES))
         if answer.get("error"):
             raise ModelCallFailed(K.MODEL_ERROR, error_text(answer))
         rows = sorted(answer.get("data") or (), key=lambda row: count(row.get("index")))
-        if len(rows) != len(call.step.texts):
-            raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(rows)} embeddings")
-        return Completion(
-            Answer(embeddings=tuple(tuple(row["embedding"]) for row in rows), model=call.model, node=call.node, simulated=call.simulated),
+        yield Completion(
+            call.answer(embeddings=vectors_of(call.step, [row["embedding"] for row in rows])),
             Usage(calls=1, prompt_tokens=count(mapping(answer.get("usage")).get("prompt_tokens"))),
         )
 
@@ -127,7 +113,9 @@ def node_model(entry: dict[str, Any], props: Mapping[str, Any] = MappingProxyTyp
 def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
     """The body of one chat or completions call. Pure. Options outside the dialect are sent only where a step sets them."""
     step = call.step
-    body: dict[str, Any] = {"model": call.model, "stream": True, "stream_options": {"include_usage": True}} | options(step, settings)
+    body: dict[str, Any] = {"model": call.model, "stream": True, "stream_options": {"include_usage": True}} | continuation.sampling(
+        step, settings
+    )
     if call.thinks and step.options.think is not None:
         body["reasoning_effort"] = _EFFORT.get(step.options.think, step.options.think)
     if step.format is not None:
@@ -151,16 +139,6 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
 def by_schema(step: Step, settings: WorkerSettings) -> bool:
     """Whether the call that must be made is forced by the answer's schema: the embedded node's server takes the word and passes it over."""
     return settings.backend == "embedded" and is_forced(step)
-
-
-def options(step: Step, settings: WorkerSettings) -> dict[str, Any]:
-    """Sampling options; temperature and a token limit always."""
-    given = step.options.model_dump(exclude_none=True, exclude={"think"})
-    if not given.get("stop"):
-        given.pop("stop", None)
-    given.setdefault("temperature", settings.default_temperature)
-    given["max_tokens"] = continuation.tokens_left(step, given.get("max_tokens", settings.default_max_tokens))
-    return given
 
 
 def _response_format(format_: str | dict[str, Any]) -> dict[str, Any]:

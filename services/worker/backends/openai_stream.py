@@ -9,7 +9,7 @@ from services.worker.backends.forced_calls import forced_calls
 from services.worker.backends.foreign import MeanLogprob, count, mapping, milliseconds, within
 from services.worker.backends.http import decode, error_text
 from shared.clock import Clock
-from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.chat import FinishReason
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.usage import Timings, Usage
 
@@ -95,15 +95,12 @@ class OpenAIStream:
             raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
         text, calls = "".join(self._text), self._tool_calls()
         if self._forced:
-            text, calls = "", forced_calls(self._call.step, text)
-        answer = Answer(
+            text, calls = "", forced_calls(self._call, text)
+        answer = self._call.answer(
             text=text,
             thinking="".join(self._thinking) or None,
             tool_calls=calls,
             finish_reason=FinishReason.TOOL_CALLS if calls else _REASONS.get(self._reason or "", FinishReason.STOP),
-            model=self._call.model,
-            node=self._call.node,
-            simulated=self._call.simulated,
             mean_logprob=self._logprobs.mean,
         )
         return Completion(
@@ -111,15 +108,8 @@ class OpenAIStream:
         )
 
     def _tool_calls(self) -> tuple[dict[str, Any], ...]:
-        step = self._call.step
-        return tuple(
-            {
-                "id": call["id"] or f"call_{step.id[:12]}_{step.attempt}_{index}",
-                "type": "function",
-                "function": {"name": call["name"], "arguments": call["arguments"] or "{}"},
-            }
-            for index, call in sorted(self._tools.items())
-        )
+        calls = sorted(self._tools.items())
+        return tuple(self._call.tool_call(index, call["id"], call["name"], call["arguments"] or "{}") for index, call in calls)
 
     def _counted(self) -> Usage:
         if not self._usage:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
+from services.worker.hardware import said
 from services.worker.owner.manners import OwnerFacts, OwnerSettings
 
 ENDPOINTS = ("ollama", "llama-server", "llama_server", "rpc-server")
@@ -114,10 +114,10 @@ def memory_stall(pressure: str) -> float | None:
 
 def input_seconds(wall: float) -> float | None:
     """Since somebody last touched them; inf: nobody is logged in."""
-    if os.environ.get("DISPLAY") and (shown := _said("xprintidle")).strip().isdecimal():
+    if os.environ.get("DISPLAY") and (shown := said("xprintidle", seconds=_SECONDS)).strip().isdecimal():
         return int(shown) / 1000
-    told = logind_idle(_said("loginctl", "show", "--property=IdleHint", "--property=IdleSinceHint"), wall)
-    return hid_idle(_said("ioreg", "-c", "IOHIDSystem", "-d", "4")) if told is None else told
+    told = logind_idle(said("loginctl", "show", "--property=IdleHint", "--property=IdleSinceHint", seconds=_SECONDS), wall)
+    return hid_idle(said("ioreg", "-c", "IOHIDSystem", "-d", "4", seconds=_SECONDS)) if told is None else told
 
 
 def logind_idle(shown: str, wall: float) -> float | None:
@@ -135,17 +135,6 @@ def hid_idle(shown: str) -> float | None:
     """Of macOS's `ioreg -c IOHIDSystem`: nanoseconds."""
     found = re.search(r'"HIDIdleTime" = (\d{1,18})\b', shown)
     return int(found[1]) / 1e9 if found else None
-
-
-def _said(program: str, *arguments: str) -> str:
-    path = shutil.which(program)
-    if path is None:
-        return ""
-    try:
-        done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
 
 
 # Asleep

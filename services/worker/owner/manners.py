@@ -30,7 +30,7 @@ _UNITS = {"m": 1 / 60, "h": 1.0, "d": 24.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Hours:
+class _Hours:
     """Hours that begin whenever `cron` says so."""
 
     cron: str
@@ -41,7 +41,7 @@ class Hours:
         return bool(Cron(self.cron, zone).newest(wall - self.seconds, wall, 1))
 
 
-def windows(text: str) -> tuple[Hours, ...]:
+def windows(text: str) -> tuple[_Hours, ...]:
     """`0 22 * * 1-5 for 9h; 0 0 * * 6,0 for 1d`. Raises ValueError."""
     found = [_window(part.strip()) for part in text.split(";") if part.strip()]
     if len(found) > _MOST_SPANS:
@@ -49,13 +49,13 @@ def windows(text: str) -> tuple[Hours, ...]:
     return tuple(found)
 
 
-def _window(text: str) -> Hours:
+def _window(text: str) -> _Hours:
     cron, found, length = text.rpartition(" for ")
     number, unit = length[:-1], _UNITS.get(length[-1:])
     if not found or unit is None or not number.isdecimal() or not 0 < int(number) * unit <= _MOST_HOURS:
         raise ValueError("a window is a cron expression and how long it lasts, up to seven days: 0 22 * * * for 9h")
     checked(cron)
-    return Hours(cron.strip(), int(number) * unit * 3600)
+    return _Hours(cron.strip(), int(number) * unit * 3600)
 
 
 def checked(cron: str = "* * * * *", zone: str = "UTC") -> None:

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.settings import WorkerSettings
 from services.worker.tools.calculator import LONGEST, CannotCalculate, calculate
-from services.worker.tools.calling import ServedKind, ToolCall, refused
+from services.worker.tools.calling import Serve, ToolCall, refused
 from services.worker.tools.declared import CalculatorTool, HttpTool, RetrievalTool, ServedTool, ToolsFile, read_tools
 from services.worker.tools.fetch import HttpFetch
 from services.worker.tools.mcp_servers import McpCall, McpSession
@@ -28,17 +28,14 @@ from shared.telemetry import metrics
 CUT = "… (cut off here)"
 
 
-class Calculator:
-    """The calculator as a tool."""
-
-    async def call(self, call: ToolCall) -> str:
-        expression = call.arguments.get("expression")
-        if not isinstance(expression, str):
-            raise refused(f"`expression` is a text of at most {LONGEST} characters")
-        try:
-            return calculate(expression)
-        except CannotCalculate as error:
-            raise refused(str(error)) from None
+async def _calculated(call: ToolCall) -> str:
+    expression = call.arguments.get("expression")
+    if not isinstance(expression, str):
+        raise refused(f"`expression` is a text of at most {LONGEST} characters")
+    try:
+        return calculate(expression)
+    except CannotCalculate as error:
+        raise refused(str(error)) from None
 
 
 class ToolsBackend:
@@ -53,17 +50,20 @@ class ToolsBackend:
         names = {tool.server for tool in served.values() if tool.kind == "mcp"}
         longest = max((tool.seconds for tool in served.values()), default=0.0)
         self._sessions = {name: McpSession(name, file.servers[name], longest) for name in names}
+        self._closes = [session.close for session in self._sessions.values()]
         self._tools = {name: self._made(name, tool, settings) for name, tool in served.items()}
 
-    def _made(self, name: str, tool: ServedTool, settings: WorkerSettings) -> ServedKind:
+    def _made(self, name: str, tool: ServedTool, settings: WorkerSettings) -> Serve:
         match tool:
             case CalculatorTool():
-                return Calculator()
+                return _calculated
             case HttpTool():
-                return HttpFetch(tool)
+                return HttpFetch(tool).call
             case RetrievalTool():
-                return Retrieval(tool, settings.slots + 4)
-        return McpCall(self._sessions[tool.server], tool, name)
+                found = Retrieval(tool, settings.slots + 4)
+                self._closes.append(found.close)
+                return found.call
+        return McpCall(self._sessions[tool.server], tool, name).call
 
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         began = self._clock.monotonic()
@@ -93,7 +93,7 @@ class ToolsBackend:
             raise refused("the arguments are no JSON object")
         try:
             async with asyncio.timeout(terms.seconds):
-                text = await tool.call(ToolCall(arguments, call.step.id, call.trace))
+                text = await tool(ToolCall(arguments, call.step.id, call.trace))
         except TimeoutError:
             raise ModelCallFailed(K.MODEL_TIMEOUT, f"the tool has not answered in {terms.seconds:g} s") from None
         return text if len(text) <= terms.characters else text[: terms.characters] + CUT
@@ -105,8 +105,7 @@ class ToolsBackend:
         return tuple(NodeModel(name=name, operations=(Operation.TOOL.value,), resident=True) for name in self._tools)
 
     async def close(self) -> None:
-        endpoints = [tool for tool in self._tools.values() if isinstance(tool, Retrieval)]
-        await asyncio.gather(*(session.close() for session in self._sessions.values()), *(endpoint.close() for endpoint in endpoints))
+        await asyncio.gather(*(close() for close in self._closes))
 
 
 def tools_backend(settings: WorkerSettings, clock: Clock) -> ToolsBackend:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from services.worker.backends.base import ModelCallFailed
 from shared.contracts.failure import FailureKind as K
@@ -16,12 +17,8 @@ class ToolCall(NamedTuple):
     trace: str | None = None
 
 
-class ServedKind(Protocol):
-    """One tool at work. It raises only `ModelCallFailed`: NODE_UNREACHABLE where nothing can have begun."""
-
-    async def call(self, call: ToolCall) -> str:
-        """The result as text, of any length."""
-        ...
+Serve = Callable[[ToolCall], Awaitable[str]]
+"""One tool at work: the result as text, of any length. It raises only `ModelCallFailed`: NODE_UNREACHABLE where nothing can have begun."""
 
 
 def refused(message: str) -> ModelCallFailed:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.contracts.agents import DeclaredName, Tool
 from shared.contracts.base import JsonObject
-from shared.contracts.bounds import in_words
 from shared.errors import ConfigurationError
+from shared.settings import operators_file
 
 MOST_TOOLS_SERVED = 200
-MOST_BYTES = 1024 * 1024
-"""Of the file."""
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(?:/[^\s?#]*)?$", max_length=2_048)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)]
 Argument = Annotated[str, StringConstraints(max_length=4_096)]
@@ -39,7 +36,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ToolTerms(_Strict):
+class _ToolTerms(_Strict):
     """What all kinds have. `about` and `parameters` replace what the kind tells of itself."""
 
     about: str | None = Field(default=None, min_length=1, max_length=4_096)
@@ -53,13 +50,13 @@ class ToolTerms(_Strict):
     """Of its result; what is longer is cut, and says so."""
 
 
-class CalculatorTool(ToolTerms):
+class CalculatorTool(_ToolTerms):
     """Arithmetic."""
 
     kind: Literal["calculator"]
 
 
-class HttpTool(ToolTerms):
+class HttpTool(_ToolTerms):
     """Reads pages, of these addresses and no others."""
 
     kind: Literal["http"]
@@ -68,7 +65,7 @@ class HttpTool(ToolTerms):
     """An allowed name may lead to addresses that are not public. One that is spelled as an address is meant as it is."""
 
 
-class RetrievalTool(ToolTerms):
+class RetrievalTool(_ToolTerms):
     """Asks an operator's endpoint for passages: `POST {"query", "count"}`, answered by `{"passages": [{"text", "source"?}]}`."""
 
     kind: Literal["retrieval"]
@@ -78,7 +75,7 @@ class RetrievalTool(ToolTerms):
     """Variable that holds a bearer token."""
 
 
-class McpTool(ToolTerms):
+class McpTool(_ToolTerms):
     """One tool of an MCP server. Only what is listed so can be called."""
 
     kind: Literal["mcp"]
@@ -126,20 +123,7 @@ class ToolsFile(_Strict):
 
 def read_tools(path: str) -> ToolsFile:
     """Raises ConfigurationError, which quotes nothing of the file."""
-    try:
-        text = Path(path).read_bytes()
-        if len(text) > MOST_BYTES:
-            raise ConfigurationError(f"the tools file {path} has more than {MOST_BYTES} bytes")
-        found = yaml.safe_load(text)
-        return ToolsFile.model_validate(found)
-    except OSError as error:
-        raise ConfigurationError(f"the tools file {path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"the tools file {path} is wrong at {place or 'its top'}: {in_words(first['msg'])}") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigurationError(f"the tools file {path} is neither YAML nor JSON") from None
+    return operators_file(path, "tools", ToolsFile, yaml.safe_load, "YAML")
 
 
 def token(variable: str | None) -> dict[str, str]:

@@ -54,7 +54,7 @@ def install() -> None:
     inside.PartitionRecords = Records
 
 
-class RecordFault(NamedTuple):
+class _RecordFault(NamedTuple):
     """In the place of a record: nothing of [first, offset] can be read."""
 
     first: int
@@ -88,7 +88,7 @@ class Records(fetcher.PartitionRecords):
             self._records_iterator = None
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if type(record) is RecordFault:
+        if type(record) is _RecordFault:
             first = max(record.first, self.next_fetch_offset)
             where = f"offset {record.offset}" if first >= record.offset else f"offsets {first} to {record.offset}"
             return Unreadable(tp.topic, tp.partition, record.offset, f"{where}: {record.why}")
@@ -128,12 +128,12 @@ class Batches:
     def has_next(self) -> bool:
         return self._end() is not None
 
-    def next_batch(self) -> RecordBatch | None:
+    def next_batch(self) -> _RecordBatch | None:
         end = self._end()
         if end is None:
             return None
         begin, self._at = self._at, end
-        return RecordBatch(self._data[begin:end])
+        return _RecordBatch(self._data[begin:end])
 
     def _end(self) -> int | None:
         body = self._at + _FRAME.size
@@ -143,7 +143,7 @@ class Batches:
         return body + length if 0 <= length <= len(self._data) - body else None
 
 
-class RecordBatch:
+class _RecordBatch:
     """What aiokafka's loop asks of a batch. Iterating never raises."""
 
     __slots__ = ("_batch", "_raw", "_why", "base_offset", "is_control_batch", "is_transactional", "next_offset", "producer_id")
@@ -204,8 +204,8 @@ class RecordBatch:
         except Exception:  # whatever the client makes of foreign bytes; what is wrong is found out below
             yield from self._loosely(raw, wanted)
 
-    def _fault(self, first: int, why: str) -> RecordFault:
-        return RecordFault(first, self.next_offset - 1, why)
+    def _fault(self, first: int, why: str) -> _RecordFault:
+        return _RecordFault(first, self.next_offset - 1, why)
 
     def _unpacked(self, codec: int) -> memoryview:
         """The batch without compression. Raises CorruptRecordException."""
@@ -238,7 +238,7 @@ class RecordBatch:
         struct.pack_into(">h", room, _ATTRIBUTES_AT, attributes & ~_CODEC)
         return memoryview(room)[: _HEAD.size + length]
 
-    def _loosely(self, raw: memoryview, wanted: int) -> Iterator[Loose | RecordFault]:
+    def _loosely(self, raw: memoryview, wanted: int) -> Iterator[Loose | _RecordFault]:
         """The records from offset `wanted` on, one by one. A record that cannot be read is a fault; one without a length ends the batch."""
         head, body = _HEAD.unpack_from(raw), bytearray(raw[_HEAD.size :])
         at = 0
@@ -259,7 +259,7 @@ class RecordBatch:
             except (IndexError, ValueError):
                 if wanted >= self.next_offset:
                     return
-                yield RecordFault(wanted, wanted, "the record's structure is wrong")
+                yield _RecordFault(wanted, wanted, "the record's structure is wrong")
                 wanted += 1
                 continue
             if record.offset >= wanted:

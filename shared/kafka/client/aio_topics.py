@@ -22,7 +22,7 @@ _UUID_BYTES = 16
 _NO_ID = bytes(_UUID_BYTES)
 
 
-class Uuid(AbstractType[bytes]):
+class _Uuid(AbstractType[bytes]):
     """Sixteen bytes as they are."""
 
     @classmethod
@@ -68,7 +68,7 @@ class _Response(Response):
             CompactArray(
                 ("error_code", Int16),
                 ("topic", CompactString("utf-8")),
-                ("topic_id", Uuid),
+                ("topic_id", _Uuid),
                 ("is_internal", Boolean),
                 ("partitions", CompactArray(_PARTITION)),
                 ("authorized_operations", Int32),
@@ -85,7 +85,7 @@ class _Struct(RequestStruct):
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _Response
     SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", Uuid), ("topic", CompactString("utf-8")), ("tags", TaggedFields))),
+        ("topics", CompactArray(("topic_id", _Uuid), ("topic", CompactString("utf-8")), ("tags", TaggedFields))),
         ("allow_auto_topic_creation", Boolean),
         ("include_topic_authorized_operations", Boolean),
         ("tags", TaggedFields),

@@ -35,7 +35,7 @@ class MemoryLog(MemoryCluster):
     def __init__(self, clock: Clock | None = None, *, random: Random | None = None, timings: GroupTimings | None = None) -> None:
         super().__init__(clock, random=random, timings=timings)
         self._groups: dict[str, MemoryGroup] = {}
-        self._processes: dict[str, ProcessLog] = {}
+        self._processes: dict[str, _ProcessLog] = {}
         self._own = self.process("main")
 
     # Log
@@ -54,11 +54,11 @@ class MemoryLog(MemoryCluster):
 
     # Processes and faults
 
-    def process(self, name: str) -> ProcessLog:
+    def process(self, name: str) -> _ProcessLog:
         """The log as process `name` sees it. A killed name comes back as a new process."""
         known = self._processes.get(name)
         if known is None or known.process.state.value == "killed":
-            known = self._processes[name] = ProcessLog(self, MemoryProcess(name, self.availability))
+            known = self._processes[name] = _ProcessLog(self, MemoryProcess(name, self.availability))
         return known
 
     def kill(self, name: str) -> None:
@@ -79,7 +79,7 @@ class MemoryLog(MemoryCluster):
         return self._groups[name]
 
 
-class ProcessLog:
+class _ProcessLog:
     """Implements `port.Log` for one process."""
 
     trouble: str | None = None

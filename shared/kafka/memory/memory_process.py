@@ -16,7 +16,7 @@ class ProcessState(Enum):
     KILLED = "killed"
 
 
-class ProcessClient(Protocol):
+class _ProcessClient(Protocol):
     """Whatever a process holds open."""
 
     def on_killed(self) -> None: ...
@@ -62,7 +62,7 @@ class MemoryProcess:
         self.name = name
         self.state = ProcessState.RUNNING
         self._availability = availability
-        self._clients: dict[ProcessClient, None] = {}
+        self._clients: dict[_ProcessClient, None] = {}
         self._waiting: list[Callable[[], None]] = []
 
     @property
@@ -70,10 +70,10 @@ class MemoryProcess:
         """Whether a call cannot go on right now."""
         return self.state is not ProcessState.RUNNING or self._availability.absence is not None
 
-    def own(self, client: ProcessClient) -> None:
+    def own(self, client: _ProcessClient) -> None:
         self._clients[client] = None
 
-    def disown(self, client: ProcessClient) -> None:
+    def disown(self, client: _ProcessClient) -> None:
         self._clients.pop(client, None)
 
     def kill(self) -> None:

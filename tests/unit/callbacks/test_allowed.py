@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from services.ingress.callbacks.allowed import CallbackRefused, CallbackRules, rules_of
+from services.ingress.callbacks.allowed import CallbackRules, rules_of
 from services.ingress.callbacks.rendering import body_of, delivery_id, headers_of
 from services.ingress.settings import CallbackSettings
 from shared.clock import SystemClock
@@ -19,7 +19,7 @@ from shared.contracts.blob import BlobRef
 from shared.contracts.callback import ENDS, Callback, End
 from shared.contracts.chat import Answer
 from shared.contracts.result import Result, Status
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, InvalidInput
 
 KEY = b"k" * 32
 SECRETS = {"acme": {"default": (KEY,), "two": (KEY, b"o" * 24)}}
@@ -57,7 +57,7 @@ def test_what_is_taken(url: str) -> None:
     ],
 )
 def test_what_is_not(url: str, why: str) -> None:
-    with pytest.raises(CallbackRefused, match=why) as caught:
+    with pytest.raises(InvalidInput, match=why) as caught:
         rules().check(callback(url), "acme")
     assert "hooks" not in caught.value.message
     assert "me@" not in caught.value.message
@@ -67,14 +67,14 @@ def test_what_an_operator_may_widen() -> None:
     wide = rules(hosts="*,10.0.0.1", http=True, ports=(80, 443), networks="10.0.0.0/8")
     for url in ("http://anything.example/", "https://10.0.0.1/"):
         assert wide.check(callback(url), "acme") is not None
-    with pytest.raises(CallbackRefused):
+    with pytest.raises(InvalidInput):
         wide.check(callback("https://10.0.0.2/"), "acme")
 
 
 def test_secrets_are_the_tenants_own() -> None:
-    with pytest.raises(CallbackRefused, match="secret"):
+    with pytest.raises(InvalidInput, match="secret"):
         rules().check(callback(), "other")
-    with pytest.raises(CallbackRefused, match="secret"):
+    with pytest.raises(InvalidInput, match="secret"):
         rules().check(callback(secret="three"), "acme")
     assert rules().secrets_of(callback(secret="two"), "acme") == (KEY, b"o" * 24)
 
@@ -82,7 +82,7 @@ def test_secrets_are_the_tenants_own() -> None:
 def test_no_callback_is_taken_where_none_is_set_up() -> None:
     for off in (rules_of(CallbackSettings()), rules(hosts="")):
         assert off.check(None, "acme") is None
-        with pytest.raises(CallbackRefused, match="switched off"):
+        with pytest.raises(InvalidInput, match="switched off"):
             off.check(callback(), "acme")
 
 

@@ -10,13 +10,13 @@ from services.ingress.admission.bucket_store import Debit, Level
 from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
 from services.ingress.replies.ends import Ends
-from services.ingress.status.store import StoreUnavailable
 from shared.access import Client, Rate, Right
 from shared.clock import ManualClock
 from shared.contracts.event import JobSettled
 from shared.contracts.job import Job
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.errors import StoreAway
 from shared.patterns import BUILT_IN
 
 CLIENT = Client("a", "team", right=Right.WRITE, requests=Rate(1, 10), tokens=Rate(10, 100))
@@ -110,10 +110,10 @@ class Away:
     """Shared buckets that do not answer."""
 
     async def take(self, asks: Sequence[Debit]) -> list[Level]:
-        raise StoreUnavailable
+        raise StoreAway
 
     async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
-        raise StoreUnavailable
+        raise StoreAway
 
     async def close(self) -> None: ...
 

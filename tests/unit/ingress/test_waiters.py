@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from services.ingress.http.exchange import InvalidHeader, call_headers
+from services.ingress.http.exchange import call_headers
 from services.ingress.problems import ClientGone
 from services.ingress.replies.register import Guest
 from services.ingress.replies.waiters import Caller, Follow, Waiters
@@ -19,7 +19,7 @@ from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
-from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
+from shared.errors import InvalidInput, LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.processing.lane import Sent, may_be_written
 from shared.processing.outbox import FORGOTTEN_SECONDS, Outbox
@@ -313,6 +313,6 @@ def test_call_headers() -> None:
 )
 def test_bad_headers_are_refused_by_name(headers: dict[str, str]) -> None:
     """400 with the header's name."""
-    with pytest.raises(InvalidHeader) as caught:
+    with pytest.raises(InvalidInput) as caught:
         call_headers(scope(**headers))
     assert caught.value.param == next(iter(headers)).replace("_", "-")

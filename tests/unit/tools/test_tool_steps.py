@@ -46,7 +46,7 @@ class Slow:
 
 def backend(slow: Slow | None = None, **settings: Any) -> ToolsBackend:
     made = ToolsBackend(FILE, WorkerSettings(**settings), LoopClock())
-    made._tools["slow"] = slow or Slow()
+    made._tools["slow"] = (slow or Slow()).call
     return made
 
 

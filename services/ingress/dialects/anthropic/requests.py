@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import to_json
 
-from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
+from services.ingress.dialects.port import (
+    EFFORTS,
+    Asked,
+    Effort,
+    Strict,
+    Terms,
+    Unread,
+    UnsupportedParameter,
+    named_tools,
+    refuse_unsupported,
+)
 from shared.contracts.base import JsonObject, JsonValue, Label, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
@@ -20,11 +30,7 @@ from shared.contracts.job import Job
 _MOST_BLOCKS = 10_000
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageSource(_Strict):
+class ImageSource(Strict):
     """`base64` only: the cluster fetches nothing on a caller's behalf."""
 
     type: Literal["base64", "url", "file"]
@@ -34,7 +40,7 @@ class ImageSource(_Strict):
     file_id: Unread = None
 
 
-class Block(_Strict):
+class Block(Strict):
     """One piece of a message: text, an image, a call of a tool, its result, or what a model thought (which is not given to it again)."""
 
     type: Literal["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "document", "search_result"]
@@ -56,14 +62,14 @@ class Block(_Strict):
     caller: Unread = None
 
 
-class SaidTurn(_Strict):
+class SaidTurn(Strict):
     """One turn of the conversation; `system` in the midst of one is a newer word."""
 
     role: Literal["user", "assistant", "system"]
     content: Text | Annotated[tuple[Block, ...], Field(max_length=_MOST_BLOCKS)]
 
 
-class CallersTool(_Strict):
+class CallersTool(Strict):
     """A tool of the caller's own. Tools that Anthropic runs have another `type`, and are refused."""
 
     name: Label
@@ -87,7 +93,7 @@ class CallersTool(_Strict):
         return given
 
 
-class Choice(_Strict):
+class Choice(Strict):
     """Whether the model may, must, or must not call a tool."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -95,7 +101,7 @@ class Choice(_Strict):
     disable_parallel_tool_use: bool = False
 
 
-class Thinking(_Strict):
+class Thinking(Strict):
     """`budget_tokens` and `display` are hints: a model that thinks knows whether, not how long."""
 
     type: Literal["enabled", "disabled", "adaptive"]
@@ -103,21 +109,21 @@ class Thinking(_Strict):
     display: Label | None = None
 
 
-class OutputFormat(_Strict):
+class OutputFormat(Strict):
     """An answer that fits a schema."""
 
     type: Literal["json_schema"]
     schema_: JsonObject = Field(alias="schema")
 
 
-class OutputConfig(_Strict):
+class OutputConfig(Strict):
     """How the answer is to be."""
 
     format: OutputFormat | None = None
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
 
 
-class Metadata(_Strict):
+class Metadata(Strict):
     """Whose request it is, in the caller's words."""
 
     user_id: Sentence | None = None
@@ -125,8 +131,6 @@ class Metadata(_Strict):
 
 class Counted(Asked):
     """The body of `POST /v1/messages/count_tokens`: what is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     messages: tuple[SaidTurn, ...] = Field(min_length=1, max_length=1_000)
     system: Text | Annotated[tuple[Block, ...], Field(max_length=_MOST_BLOCKS)] | None = None
@@ -166,27 +170,17 @@ class MessagesRequest(Counted):
 
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {"container": (), "mcp_servers": ((),), "context_management": (), "inference_geo": ()}
-_EFFORT: dict[str, Literal["low", "medium", "high"]] = {
-    "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"
-}  # fmt: skip
-"""A model that thinks knows three efforts."""
 
 
 def to_job(request: MessagesRequest, terms: Terms) -> Job:
-    """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    """The job that answers the request. Raises UnsupportedParameter, and as `Terms.job`."""
     refuse_unsupported(request, _HARMLESS)
-    if terms.pattern is None and request.input:
-        raise UnsupportedParameter("input", "input is for models tutti/<pattern>")
     tools, choice = _tools(request)
     given = request.output_config or OutputConfig()
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
+    return terms.job(
         messages=turns(request),
-        model=terms.model,
-        pattern=terms.pattern or "single",
         conversation=request.conversation,
-        input=request.input or {},
+        input=terms.input(request.input),
         options=Options(
             temperature=request.temperature,
             top_p=request.top_p,
@@ -200,7 +194,6 @@ def to_job(request: MessagesRequest, terms: Terms) -> Job:
         tool_choice=choice if tools else "auto",
         parallel_tool_calls=request.tool_choice is None or not request.tool_choice.disable_parallel_tool_use or not tools,
         stream=request.stream,
-        deadline_seconds=terms.deadline_seconds,
         metadata={} if request.metadata.user_id is None else {"user": request.metadata.user_id},
     )
 
@@ -271,10 +264,7 @@ def _tools(request: Counted) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
         return tools, "auto"
     if choice.type == "none":
         return (), "auto"
-    named = tools if choice.type == "any" else tuple(tool for tool in tools if tool["function"]["name"] == choice.name)
-    if not named:
-        raise UnsupportedParameter("tool_choice", "tool_choice names no tool of `tools`")
-    return named, "required"
+    return named_tools(tools, None if choice.type == "any" else [choice.name or ""]), "required"
 
 
 def _tool(tool: CallersTool) -> dict[str, Any]:
@@ -282,11 +272,11 @@ def _tool(tool: CallersTool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _think(thinking: Thinking | None, given: OutputConfig) -> bool | Literal["low", "medium", "high"] | None:
+def _think(thinking: Thinking | None, given: OutputConfig) -> Effort:
     if thinking is not None and thinking.type == "disabled":
         return False
     if given.effort is not None and thinking is not None:
-        return _EFFORT[given.effort]
+        return EFFORTS[given.effort]
     return None if thinking is None else True
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from services.ingress.dialects.port import Asked, Terms, UnsupportedParameter, refuse_unsupported
+from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, as_many, refuse_unsupported
 from shared.contracts.base import MOST, Image, JsonObject, Label, ModelName, Text
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.job import Job
@@ -29,12 +29,6 @@ def or_none(value: Any) -> Any:
 
 
 Format = Annotated[Literal["json"] | JsonObject | None, BeforeValidator(or_none)]
-
-
-class Strict(BaseModel):
-    """Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelOptions(Strict):
@@ -86,8 +80,6 @@ class SaidMessage(Strict):
 
 class _Call(Asked):
     """What chat and generate share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stream: bool | None = None
     format: Format = None
@@ -148,8 +140,6 @@ class OllamaGenerate(_Call):
 class OllamaEmbed(Asked):
     """The body of `POST /api/embed`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     input: Text | Annotated[tuple[Text, ...], Field(max_length=512)] = ()
     truncate: bool | None = None
     options: ModelOptions | None = None
@@ -159,13 +149,11 @@ class OllamaEmbed(Asked):
     @property
     def texts(self) -> tuple[str, ...]:
         """One is as many."""
-        return (self.input,) if isinstance(self.input, str) else self.input
+        return as_many(self.input)
 
 
 class OllamaEmbeddings(Asked):
     """The body of `POST /api/embeddings`, the older form for one text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: Text = ""
     options: ModelOptions | None = None
@@ -215,13 +203,12 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "penalize_newline": (False, True),
 }
 """Values with which a parameter asks for nothing that would not happen anyway; with any other it is refused."""
-_EFFORT: dict[Think, bool | Literal["low", "medium", "high"]] = {"low": "low", "medium": "medium", "high": "high", "max": "high"}
 _LOADING = Options(max_tokens=1)
 """One token: the model is loaded then."""
 
 
 def chat(request: OllamaChat, terms: Terms) -> Job:
-    """Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    """Raises UnsupportedParameter, and as `Terms.job`."""
     if request.empty:
         return _loading(request, terms)
     return _job(request, terms, messages=tuple(map(_message, request.messages)), tools=request.tools or ())
@@ -249,17 +236,7 @@ def embeddings(request: OllamaEmbeddings, terms: Terms) -> Job:
 
 def _job(request: _Call, terms: Terms, **own: Any) -> Job:
     refuse_unsupported(request, _HARMLESS)
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
-        model=terms.model,
-        pattern=terms.pattern or "single",
-        options=_options(request),
-        format=request.format,
-        stream=request.stream is not False,
-        deadline_seconds=terms.deadline_seconds,
-        **own,
-    )
+    return terms.job(options=_options(request), format=request.format, stream=request.stream is not False, **own)
 
 
 def _loading(request: _Call, terms: Terms) -> Job:
@@ -270,21 +247,12 @@ def _loading(request: _Call, terms: Terms) -> Job:
 
 def _embedding(request: OllamaEmbed | OllamaEmbeddings, texts: tuple[str, ...], terms: Terms) -> Job:
     refuse_unsupported(request, _HARMLESS)
-    if terms.pattern is not None:
-        raise UnsupportedParameter("model", "a pattern does not embed")
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
-        model=terms.model,
-        texts=texts or ("",),
-        deadline_seconds=terms.deadline_seconds,
-    )
+    return terms.embedding(texts or ("",))
 
 
 def _options(request: _Call) -> Options:
     given = request.options or ModelOptions()
     refuse_unsupported(given, _HARMLESS)
-    stop, think = given.stop, request.think
     return Options(
         temperature=given.temperature,
         top_p=given.top_p,
@@ -292,11 +260,11 @@ def _options(request: _Call) -> Options:
         min_p=given.min_p,
         seed=given.seed,
         max_tokens=given.num_predict if (given.num_predict or 0) > 0 else None,
-        stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
+        stop=as_many(given.stop),
         presence_penalty=given.presence_penalty,
         frequency_penalty=given.frequency_penalty,
         repeat_penalty=given.repeat_penalty,
-        think=think if isinstance(think, bool) or think is None else _EFFORT[think],
+        think=request.think if isinstance(request.think, bool) else EFFORTS[request.think],
     )
 
 

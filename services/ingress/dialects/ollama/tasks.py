@@ -11,9 +11,9 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from services.ingress.admission.targets import TaskOrder
-from services.ingress.dialects.ollama.requests import OfOneModel, Strict
+from services.ingress.dialects.ollama.requests import OfOneModel
 from services.ingress.dialects.ollama.responses import STREAM_HEADERS, problem
-from services.ingress.dialects.port import TaskDoor, UnsupportedParameter
+from services.ingress.dialects.port import Strict, TaskDoor, UnsupportedParameter
 from services.ingress.problems import Problem
 from shared.contracts.base import Capability, ModelName, NodeId, Ordinal
 from shared.contracts.tasks import Action, TaskProgress

@@ -35,11 +35,11 @@ class BatchRequest(BaseModel):
     output_expires_after: Unread = None
 
     def window_seconds(self) -> float:
-        """Raises InvalidWindow, UnsupportedParameter."""
+        """Raises InvalidInput."""
         refuse_unsupported(self, {"output_expires_after": ()})
         found = WINDOW.fullmatch(self.completion_window)
         if found is None or int(found[1]) > MOST_HOURS:
-            raise InvalidWindow(f"completion_window is 24h, or 1h to {MOST_HOURS}h")
+            raise InvalidInput(f"completion_window is 24h, or 1h to {MOST_HOURS}h", param="completion_window")
         return int(found[1]) * 3_600.0
 
     def terms(self, created_at: float) -> BatchTerms:
@@ -53,20 +53,6 @@ class BatchRequest(BaseModel):
         )
 
 
-class InvalidWindow(InvalidInput):
-    """No such window."""
-
-    param = "completion_window"
-
-
-class InvalidLine(InvalidInput):
-    """The line of the file is no request of this batch."""
-
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.param = code, param
-
-
 class AskedLine(BaseModel):
     """A line of an input file, but for its body."""
 
@@ -78,12 +64,12 @@ class AskedLine(BaseModel):
 
 
 def parsed(line: bytes) -> Any:
-    """Raises InvalidLine, InvalidInput."""
+    """Raises InvalidInput."""
     check_depth(line)
     try:
         return from_json(line)
     except ValueError:
-        raise InvalidLine("invalid_json_line", "the line is not JSON") from None
+        raise InvalidInput("the line is not JSON", code="invalid_json_line") from None
 
 
 def custom_id_of(found: Any) -> str | None:
@@ -93,13 +79,13 @@ def custom_id_of(found: Any) -> str | None:
 
 
 def read(found: Any, endpoint: str) -> tuple[str, bytes]:
-    """The line's custom_id and its body. Raises ValidationError, InvalidLine."""
+    """The line's custom_id and its body. Raises ValidationError, InvalidInput."""
     body = found.pop("body", None) if isinstance(found, dict) else None
     line = AskedLine.model_validate(found)
     if line.url != endpoint:
-        raise InvalidLine("invalid_url", f"the url of each line is the batch's endpoint, {endpoint}", "url")
+        raise InvalidInput(f"the url of each line is the batch's endpoint, {endpoint}", code="invalid_url", param="url")
     if not isinstance(body, dict):
-        raise InvalidLine("invalid_input", "the body of each line is an object", "body")
+        raise InvalidInput("the body of each line is an object", param="body")
     return line.custom_id, to_json(body)
 
 

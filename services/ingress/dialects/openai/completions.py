@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from services.ingress.dialects.openai.requests import Number, Sampled, metadata_of
 from services.ingress.dialects.openai.responses import SIMULATED, finish_reason, usage
-from services.ingress.dialects.port import Terms, Told, Unread, UnsupportedParameter, origin, refuse_unsupported
+from services.ingress.dialects.port import Terms, Told, Unread, UnsupportedParameter, as_many, origin, refuse_unsupported
 from services.ingress.http import sse
 from services.ingress.problems import Problem, rendered
 from shared.contracts.base import JsonObject, Text
@@ -42,21 +42,16 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 
 
 def to_job(request: CompletionRequest, terms: Terms) -> Job:
-    """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    """The job that answers the request. Raises UnsupportedParameter, and as `Terms.job`."""
     refuse_unsupported(request, _HARMLESS)
-    prompts = (request.prompt,) if isinstance(request.prompt, str) else request.prompt
+    prompts = as_many(request.prompt)
     if len(prompts) != 1 or not isinstance(prompts[0], str):
         raise UnsupportedParameter("prompt", "prompt is one text: several, or tokens, are not supported")
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
+    return terms.job(
         prompt=prompts[0],
         operation=Operation.CHAT if terms.pattern else Operation.GENERATE,
-        model=terms.model,
-        pattern=terms.pattern or "single",
         options=request.options(request.max_tokens),
         stream=bool(request.stream),
-        deadline_seconds=terms.deadline_seconds,
         metadata=metadata_of(None, request.user),
     )
 

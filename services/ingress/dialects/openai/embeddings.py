@@ -6,11 +6,11 @@ import struct
 from base64 import b64encode
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic_core import to_json
 
 from services.ingress.dialects.openai.requests import metadata_of
-from services.ingress.dialects.port import Asked, Terms, Told, UnsupportedParameter, origin, refuse_unsupported
+from services.ingress.dialects.port import Asked, Terms, Told, UnsupportedParameter, as_many, origin, refuse_unsupported
 from shared.contracts.base import MOST, Text
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
@@ -27,8 +27,6 @@ _Lists = Annotated[tuple[_Tokens, ...], Field(max_length=_MOST_TEXTS)]
 class EmbeddingsRequest(Asked):
     """The body of `POST /v1/embeddings`. Texts as tokens are refused: models have tokenizers of their own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     input: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=_MOST_TEXTS)] | _Tokens | _Lists
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: _Token | None = None
@@ -40,22 +38,13 @@ class EmbeddingsRequest(Asked):
 
 
 def to_job(request: EmbeddingsRequest, terms: Terms) -> Job:
-    """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    """The job that answers the request. Raises UnsupportedParameter, and as `Terms.job`."""
     refuse_unsupported(request, {"dimensions": ()})
-    texts = (request.input,) if isinstance(request.input, str) else request.input
+    texts = as_many(request.input)
     words = tuple(text for text in texts if isinstance(text, str))
     if len(words) < len(texts) or not words:
         raise UnsupportedParameter("input", "input is a text or a list of texts: tokens are not supported")
-    if terms.pattern is not None:
-        raise UnsupportedParameter("model", "a pattern does not embed")
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
-        model=terms.model,
-        texts=words,
-        deadline_seconds=terms.deadline_seconds,
-        metadata=metadata_of(None, request.user),
-    )
+    return terms.embedding(words, metadata=metadata_of(None, request.user))
 
 
 def answer(told: Told, found: Answer, consumed: Usage) -> bytes:

@@ -9,9 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
+from services.ingress.dialects.port import (
+    EFFORTS,
+    Asked,
+    Effort,
+    Strict,
+    Terms,
+    Unread,
+    UnsupportedParameter,
+    as_many,
+    function_name,
+    named_tools,
+    refuse_unsupported,
+)
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.cache import CacheControl
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
@@ -23,18 +35,14 @@ _MAX_METADATA = 16
 Number = Annotated[int, Field(ge=-MOST, le=MOST)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageUrl(_Strict):
+class ImageUrl(Strict):
     """`url` is a data URL; `detail` is a hint."""
 
     url: Text
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class AnyPart(_Strict):
+class AnyPart(Strict):
     """Text, a refusal (as text) or an image: of a chat's message, of a response's item. Audio and files are refused by name."""
 
     type: Label
@@ -54,7 +62,7 @@ class ContentPart(AnyPart):
     cache_control: Unread = None
 
 
-class AskedMessage(_Strict):
+class AskedMessage(Strict):
     """One turn of the conversation. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -70,14 +78,14 @@ class AskedMessage(_Strict):
     reasoning: Text | None = None
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """`include_usage`: one more chunk with the usage before the end."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class JsonSchema(_Strict):
+class JsonSchema(Strict):
     """`strict` is what happens anyway."""
 
     name: Label | None = None
@@ -86,7 +94,7 @@ class JsonSchema(_Strict):
     strict: bool | None = None
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(Strict):
     """text, json_object, or json_schema with a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -95,8 +103,6 @@ class ResponseFormat(_Strict):
 
 class Sampled(Asked):
     """What chats and completions share: how an answer is drawn, streamed and counted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -113,14 +119,14 @@ class Sampled(Asked):
         """Whether a stream ends with its usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def options(self, max_tokens: int | None, think: bool | Literal["low", "medium", "high"] | None = None) -> Options:
+    def options(self, max_tokens: int | None, think: Effort = None) -> Options:
         """As models take them."""
         return Options(
             temperature=self.temperature,
             top_p=self.top_p,
             seed=folded_seed(self.seed),
             max_tokens=max_tokens,
-            stop=() if self.stop is None else (self.stop,) if isinstance(self.stop, str) else self.stop,
+            stop=as_many(self.stop),
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             think=think,
@@ -170,42 +176,24 @@ class ChatRequest(Sampled):
 
 
 def to_job(request: ChatRequest, terms: Terms) -> Job:
-    """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    """The job that answers the request. Raises UnsupportedParameter, and as `Terms.job`."""
     refuse_unsupported(request, _HARMLESS)
-    if terms.pattern is None and request.input:
-        raise UnsupportedParameter("input", "input is for models tutti/<pattern>")
     tools, choice = _tools(request)
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
+    return terms.job(
         messages=tuple(_messages(request.messages)),
-        model=terms.model,
-        pattern=terms.pattern or "single",
         conversation=request.conversation,
         cache=request.cache,
-        input=request.input or {},
-        options=request.options(request.max_completion_tokens or request.max_tokens, THINK[request.reasoning_effort]),
+        input=terms.input(request.input),
+        options=request.options(request.max_completion_tokens or request.max_tokens, EFFORTS[request.reasoning_effort]),
         format=_format(request.response_format),
         tools=tools,
         tool_choice=choice if tools else "auto",
         parallel_tool_calls=request.parallel_tool_calls is not False or not tools,
         stream=bool(request.stream),
-        deadline_seconds=terms.deadline_seconds,
         metadata=metadata_of(request.metadata, request.user, request.safety_identifier),
     )
 
 
-THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
-    None: None,
-    "none": False,
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
-"""A model that thinks knows three efforts."""
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
@@ -232,20 +220,28 @@ def folded_seed(seed: int | None) -> int | None:
 
 
 def _format(wanted: ResponseFormat | None) -> Literal["json"] | dict[str, Any] | None:
-    if wanted is None or wanted.type == "text":
+    if wanted is None:
         return None
-    if wanted.type == "json_object":
+    schema = None if wanted.json_schema is None else wanted.json_schema.schema_
+    return format_of(wanted.type, schema, "response_format", "json_schema.schema")
+
+
+def format_of(kind: str, schema: dict[str, Any] | None, param: str, where: str) -> Literal["json"] | dict[str, Any] | None:
+    """Of a job. `where`: the schema's place in `param`. Raises UnsupportedParameter."""
+    if kind == "text":
+        return None
+    if kind == "json_object":
         return "json"
-    if wanted.json_schema is None or not wanted.json_schema.schema_:
-        raise UnsupportedParameter("response_format", "response_format json_schema needs json_schema.schema")
-    return wanted.json_schema.schema_
+    if not schema:
+        raise UnsupportedParameter(param, f"{param} json_schema needs {where}")
+    return schema
 
 
 def _tools(request: ChatRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """The tools that the model may call, and whether it must. Of a named one, or a list of allowed ones, only those."""
     tools = request.tools or ()
     for number, tool in enumerate(tools):
-        if tool.get("type", "function") != "function" or not _function_name(tool):
+        if tool.get("type", "function") != "function" or not function_name(tool):
             raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
     match request.tool_choice:
         case None | "auto":
@@ -253,20 +249,12 @@ def _tools(request: ChatRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice
         case "none":
             return (), "auto"
         case "required":
-            return _named(tools, None), "required"
+            return named_tools(tools, None), "required"
         case {"type": "function", "function": {"name": str(name)}}:
-            return _named(tools, [name]), "required"
+            return named_tools(tools, [name]), "required"
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
-            return _named(tools, [_function_name(tool) if isinstance(tool, dict) else "" for tool in allowed]), mode
+            return named_tools(tools, [function_name(tool) if isinstance(tool, dict) else "" for tool in allowed]), mode
     raise UnsupportedParameter("tool_choice", "tool_choice is none, auto, required, a function's name or allowed_tools")
-
-
-def _named(tools: tuple[dict[str, Any], ...], names: Sequence[str] | None) -> tuple[dict[str, Any], ...]:
-    """Those of these names, or all. Raises UnsupportedParameter where one is not there, or there are none."""
-    known = [_function_name(tool) for tool in tools]
-    if not tools or names == [] or not {*(names or ())} <= {*known}:
-        raise UnsupportedParameter("tool_choice", f"tool_choice names no tool of `tools`; known: {', '.join(known)[:1_000] or 'none'}")
-    return tools if names is None else tuple(tool for tool in tools if _function_name(tool) in names)
 
 
 def metadata_of(given: Mapping[str, str] | None, user: str | None, safety_identifier: str | None = None) -> dict[str, str]:
@@ -281,14 +269,9 @@ def _messages(messages: tuple[AskedMessage, ...]) -> list[ChatMessage]:
     found = []
     for number, message in enumerate(messages):
         for call in message.tool_calls or ():
-            names[str(call.get("id"))] = _function_name(call)
+            names[str(call.get("id"))] = function_name(call)
         found.append(_message(message, number, names))
     return found
-
-
-def _function_name(call: dict[str, Any]) -> str:
-    function = call.get("function")
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
 def _message(message: AskedMessage, number: int, names: dict[str, str]) -> ChatMessage:

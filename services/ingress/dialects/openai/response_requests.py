@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
-from services.ingress.dialects.openai.requests import THINK, AnyPart, Number, content_of, folded_seed, metadata_of
-from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
+from services.ingress.dialects.openai.requests import AnyPart, Number, content_of, folded_seed, format_of, metadata_of
+from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, Unread, UnsupportedParameter, refuse_unsupported
 from shared.contracts.base import JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
 
 PREFIX = "resp_"
 _MOST_ITEMS = 2_000
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ItemPart(AnyPart):
@@ -38,7 +34,7 @@ class ItemPart(AnyPart):
     logprobs: Unread = None
 
 
-class SaidItem(_Strict):
+class SaidItem(Strict):
     """A message, a call, or a call's output. What a model reasoned earlier is not given to it again."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"] = "message"
@@ -58,7 +54,7 @@ class SaidItem(_Strict):
     async_: Annotated[Unread, Field(validation_alias=AliasChoices("async", "async_"))] = None
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """text, json_object, or json_schema with a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -68,14 +64,14 @@ class TextFormat(_Strict):
     strict: bool | None = None
 
 
-class TextConfig(_Strict):
+class TextConfig(Strict):
     """How the text is to be."""
 
     format: TextFormat | None = None
     verbosity: Label | None = None
 
 
-class Reasoning(_Strict):
+class Reasoning(Strict):
     """How much a model thinks; summaries are not made."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -83,7 +79,7 @@ class Reasoning(_Strict):
     generate_summary: Unread = None
 
 
-class ConversationNamed(_Strict):
+class ConversationNamed(Strict):
     """`{"id": ...}`, the longer spelling."""
 
     id: PublicId
@@ -103,8 +99,6 @@ class Echo(NamedTuple):
 
 class ResponseRequest(Asked):
     """The body of `POST /v1/responses`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelName = "auto"
     input: Text | Annotated[tuple[SaidItem, ...], Field(max_length=_MOST_ITEMS)]
@@ -182,34 +176,27 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 
 
 def to_job(request: ResponseRequest, terms: Terms) -> Job:
-    """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    """The job that answers the request. Raises UnsupportedParameter, and as `Terms.job`."""
     refuse_unsupported(request, _HARMLESS)
-    if terms.pattern is None and request.pattern_input:
-        raise UnsupportedParameter("pattern_input", "pattern_input is for models tutti/<pattern>")
     if request.previous_response_id is not None and request.conversation is not None:
         raise UnsupportedParameter("conversation", "conversation and previous_response_id exclude each other")
     tools, choice = _tools(request)
-    return Job(
-        id=terms.identifier,
-        tenant=terms.tenant or "default",
+    return terms.job(
         messages=_messages(request),
-        model=terms.model,
-        pattern=terms.pattern or "single",
         conversation=terms.conversation or _conversation(request, terms.identifier),
-        input=request.pattern_input or {},
+        input=terms.input(request.pattern_input, "pattern_input"),
         options=Options(
             temperature=request.temperature,
             top_p=request.top_p,
             seed=folded_seed(request.seed),
             max_tokens=request.max_output_tokens,
-            think=None if request.reasoning is None else THINK[request.reasoning.effort],
+            think=None if request.reasoning is None else EFFORTS[request.reasoning.effort],
         ),
         format=_format(request.text),
         tools=tools,
         tool_choice=choice if tools else "auto",
         parallel_tool_calls=request.parallel_tool_calls is not False or not tools,
         stream=bool(request.stream),
-        deadline_seconds=terms.deadline_seconds,
         metadata=metadata_of(request.metadata, request.user, request.safety_identifier),
     )
 
@@ -254,13 +241,7 @@ def _messages(request: ResponseRequest) -> tuple[ChatMessage, ...]:
 
 def _format(text: TextConfig | None) -> Literal["json"] | dict[str, Any] | None:
     wanted = None if text is None else text.format
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return "json"
-    if not wanted.schema_:
-        raise UnsupportedParameter("text.format", "text.format json_schema needs a schema")
-    return wanted.schema_
+    return None if wanted is None else format_of(wanted.type, wanted.schema_, "text.format", "a schema")
 
 
 def _tools(request: ResponseRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
