@@ -57,9 +57,9 @@ def refuse_unsupported(request: BaseModel, harmless: Mapping[str, tuple[Any, ...
             raise UnsupportedParameter(name, f"{name}={shown} is not supported")
 
 
-def as_many(given: str | Sequence[T] | None) -> tuple[T | str, ...]:
+def as_many(given: str | Sequence[T]) -> tuple[T | str, ...]:
     """Of what may be one text or several."""
-    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 Effort = bool | Literal["low", "medium", "high"] | None
@@ -106,22 +106,27 @@ class Terms(NamedTuple):
     conversation: str | None = None
     """Of the job that the request goes on from."""
 
-    def job(self, **asked: Any) -> Job:
-        """With what is the same in all dialects. Raises ValidationError on a bad tenant or model name."""
-        given, tenant = self.pattern or "single", self.tenant or "default"
-        return Job(id=self.identifier, tenant=tenant, model=self.model, pattern=given, deadline_seconds=self.deadline_seconds, **asked)
+    def job(self, given: dict[str, Any] | None = None, param: str = "input", **asked: Any) -> Job:
+        """With what is the same in all dialects. `given`: what a pattern takes besides, in the field `param`. Raises UnsupportedParameter
+        where the model's name stands for none; ValidationError on a bad tenant or model name.
+        """
+        if self.pattern is None and given:
+            raise UnsupportedParameter(param, f"{param} is for models tutti/<pattern>")
+        return Job(
+            id=self.identifier,
+            tenant=self.tenant or "default",
+            model=self.model,
+            pattern=self.pattern or "single",
+            input=given or {},
+            deadline_seconds=self.deadline_seconds,
+            **asked,
+        )
 
     def embedding(self, texts: tuple[str, ...], **asked: Any) -> Job:
         """The job that embeds them. Raises UnsupportedParameter."""
         if self.pattern is not None:
             raise UnsupportedParameter("model", "a pattern does not embed")
         return self.job(texts=texts, **asked)
-
-    def input(self, given: dict[str, Any] | None, param: str = "input") -> dict[str, Any]:
-        """What the pattern takes besides. Raises UnsupportedParameter where the model's name stands for none."""
-        if self.pattern is None and given:
-            raise UnsupportedParameter(param, f"{param} is for models tutti/<pattern>")
-        return given or {}
 
 
 class Told(NamedTuple):

@@ -169,14 +169,10 @@ class Caller:
         return self.result is not None or self.error is not None
 
     @property
-    def told(self) -> bool:
-        """Whether the job has ended; its answer may still be fetched."""
-        return self.result is not None or self._fetching is not None
-
-    @property
     def gone(self) -> bool:
-        """He waits no longer for a job that nothing has ended."""
-        return not self.told and (self.error is None or isinstance(self.error, ClientGone | InstanceLeaving))
+        """He waits no longer for a job that nothing has ended. Of one that has ended the answer may still be fetched."""
+        ended = self.result is not None or self._fetching is not None
+        return not ended and (self.error is None or isinstance(self.error, ClientGone | InstanceLeaving))
 
     @property
     def answer(self) -> Answer | None:

@@ -178,9 +178,9 @@ def to_job(request: MessagesRequest, terms: Terms) -> Job:
     tools, choice = _tools(request)
     given = request.output_config or OutputConfig()
     return terms.job(
+        request.input,
         messages=turns(request),
         conversation=request.conversation,
-        input=terms.input(request.input),
         options=Options(
             temperature=request.temperature,
             top_p=request.top_p,

@@ -260,7 +260,7 @@ def _options(request: _Call) -> Options:
         min_p=given.min_p,
         seed=given.seed,
         max_tokens=given.num_predict if (given.num_predict or 0) > 0 else None,
-        stop=as_many(given.stop),
+        stop=() if given.stop is None else as_many(given.stop),
         presence_penalty=given.presence_penalty,
         frequency_penalty=given.frequency_penalty,
         repeat_penalty=given.repeat_penalty,

@@ -126,7 +126,7 @@ class Sampled(Asked):
             top_p=self.top_p,
             seed=folded_seed(self.seed),
             max_tokens=max_tokens,
-            stop=as_many(self.stop),
+            stop=() if self.stop is None else as_many(self.stop),
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             think=think,
@@ -180,10 +180,10 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
     refuse_unsupported(request, _HARMLESS)
     tools, choice = _tools(request)
     return terms.job(
+        request.input,
         messages=tuple(_messages(request.messages)),
         conversation=request.conversation,
         cache=request.cache,
-        input=terms.input(request.input),
         options=request.options(request.max_completion_tokens or request.max_tokens, EFFORTS[request.reasoning_effort]),
         format=_format(request.response_format),
         tools=tools,

@@ -182,9 +182,10 @@ def to_job(request: ResponseRequest, terms: Terms) -> Job:
         raise UnsupportedParameter("conversation", "conversation and previous_response_id exclude each other")
     tools, choice = _tools(request)
     return terms.job(
+        request.pattern_input,
+        "pattern_input",
         messages=_messages(request),
         conversation=terms.conversation or _conversation(request, terms.identifier),
-        input=terms.input(request.pattern_input, "pattern_input"),
         options=Options(
             temperature=request.temperature,
             top_p=request.top_p,
