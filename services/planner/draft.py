@@ -218,6 +218,10 @@ class Draft:
     _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
     """job id → its last event, while the next one may be joined to it, its part, and who is told where it lies"""
 
+    def about(self, job: str) -> dict[str, Any]:
+        """What each fact of a job says first."""
+        return {"epoch": self.epoch, "job": job, "at": self.wall}
+
     def add(self, group: str, event: Event, *lies: Callable[[int], None], part: bytes | None = None, ledger: bool = False) -> list[bytes]:
         """Append an event, joined to the job's last one where both are written as one; returns the JSON of what nothing joins any more.
 

@@ -72,7 +72,7 @@ class Round(Draft):
         owed = (
             reply is not None and not reply.reads_events and reply not in job.followers and len(job.followers) < self.book.policy.followers
         )
-        joined = CallerJoined(epoch=self.epoch, job=job.id, at=self.wall, reply=reply if owed else None)
+        joined = CallerJoined(**self.about(job.id), reply=reply if owed else None)
         if owed:
             self.emit(job, joined)
         else:
@@ -101,7 +101,7 @@ class Round(Draft):
         """Stop what nobody waits for any more; of what is not known to run nothing will be told."""
         for step in list(job.abandoned.values()):
             if step.review is not None:
-                self.emit(job, ReviewWithdrawn(epoch=self.epoch, job=job.id, at=self.wall, step=step.id))
+                self.emit(job, ReviewWithdrawn(**self.about(job.id), step=step.id))
                 continue
             self.book.drop_claim(step)
             if step.lookup is not None:
@@ -123,9 +123,7 @@ class Round(Draft):
             self.book.funds.waste(self, job, usage, outcome.claim)
         else:
             return
-        wasted = WorkWasted(
-            epoch=self.epoch, job=job.id, at=self.wall, step=outcome.step, attempt=outcome.attempt, claim=outcome.claim, usage=usage
-        )  # fmt: skip
+        wasted = WorkWasted(**self.about(job.id), step=outcome.step, attempt=outcome.attempt, claim=outcome.claim, usage=usage)
         self.emit(job, wasted)
 
     def _record_claim(self, job: LiveJob, claim: ClaimId) -> None:
@@ -164,9 +162,7 @@ class Round(Draft):
             callback=accepted.request.callback,
         )
         event = JobSettled.of_valid(
-            epoch=self.epoch,
-            job=job.id,
-            at=self.wall,
+            **self.about(job.id),
             result=result,
             reply=accepted.reply,
             trace=accepted.trace,

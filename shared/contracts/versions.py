@@ -5,7 +5,6 @@ alone; what a reader may ignore needs none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 from pydantic_core import from_json
@@ -22,39 +21,42 @@ VERSIONS: Mapping[str, int] = {
     "batch_changed": 6,
 }
 """By type; 1 where it is not named."""
-_HELD: Mapping[str, Mapping[str, int]] = {
+_Held = Mapping[str, "int | _Held"]
+_HELD: Mapping[str, _Held] = {
     "job_accepted": {
-        "team": 4,
-        "team.tools": 5,
-        "request.conversation": 5,
+        "team": {
+            "": 4,
+            "tools": 5,
+            "models": 7,  # nodes would be asked for these names
+            "rated": 7,
+        },
         "policies": 6,
-        "request.callback": 6,  # a planner of before would end the job and tell nobody
-        "request.cache": 6,
-        "request.line": 6,
-        "team.models": 7,  # nodes would be asked for these names
-        "team.rated": 7,
+        "request": {
+            "conversation": 5,
+            "callback": 6,  # a planner of before would end the job and tell nobody
+            "cache": 6,
+            "line": 6,
+        },
     },
-    "job_delayed": {"waits.callback": 6},
-    "step_answered": {"answer.served": 6},
-    "job_settled": {"result.answer.served": 6},
+    "job_delayed": {"waits": {"callback": 6}},
+    "step_answered": {"answer": {"served": 6}},
+    "job_settled": {"result": {"answer": {"served": 6}}},
 }
-"""Of an event of this type that holds this; what has none of it is written as before."""
-_PATHS = {kind: tuple((tuple(path.split(".")), version) for path, version in held.items()) for kind, held in _HELD.items()}
-_NAMES = {f'"{path.rpartition(".")[2]}":' for path in chain.from_iterable(_HELD.values())} | {f'"{kind}"' for kind in VERSIONS}
-_SUSPECT = tuple(sorted(_NAMES - {'"job_accepted"'}))
+"""Of an event of this type that holds this (`""`: anything of it); what has none of it is written as before."""
 
 
 def version_of(event: Any) -> int:
     """In which this event is written."""
-    version = _of(event.type, event)
+    version = max(VERSIONS.get(event.type, 1), _of(event, _HELD.get(event.type, {})))
     return max(version, *map(_of_fact, event.facts)) if event.type == "job_snapshot" and event.facts else version
 
 
-def _of(kind: str, event: Any) -> int:
-    version = VERSIONS.get(kind, 1)
-    for path, newer in _PATHS.get(kind, ()):
-        if newer > version and _holds(event, path):
-            version = newer
+def _of(found: Any, held: _Held) -> int:
+    """`found`: an event, a part of it, or the JSON of one of them."""
+    version, fields = 1, found if type(found) is dict else found.__dict__
+    for name, needs in held.items():
+        if part := fields.get(name) if name else found:
+            version = max(version, needs if isinstance(needs, int) else _of(part, needs))
     return version
 
 
@@ -63,13 +65,9 @@ def _of_fact(fact: str) -> int:
     if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
-    return _of(found["type"], found)
+    return max(VERSIONS.get(found["type"], 1), _of(found, _HELD.get(found["type"], {})))
 
 
-def _holds(found: Any, path: tuple[str, ...]) -> bool:
-    """`found`: an event, or its JSON."""
-    for name in path:
-        found = found.get(name) if type(found) is dict else getattr(found, name, None)
-        if not found:
-            return False
-    return True
+_SUSPECT = (
+    '"team":', '"policies":', '"conversation":', '"callback":', '"cache":', '"line":', '"served":', '"review_', '"turn_begun"',
+)  # fmt: skip

@@ -62,8 +62,8 @@ class Unreadable:
 
 
 @dataclass(slots=True)
-class Opened:
-    """A record that was sealed, opened. Satisfies `Record`."""
+class OriginalRecord:
+    """A record as it was before it was sealed, or sent on. Satisfies `Record`."""
 
     topic: str
     partition: int
@@ -72,8 +72,8 @@ class Opened:
     key: bytes | None
     value: bytes | None
     headers: Headers
-    tenant: str
-    """With whose key; empty: with the one of nobody in particular."""
+    tenant: str | None
+    """With whose key it is sealed; none: with the one of nobody in particular, or with none."""
 
 
 def tenant_of(record: Record) -> str | None:

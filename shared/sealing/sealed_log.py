@@ -22,7 +22,7 @@ from shared.kafka.port import (
     ConsumerOptions,
     Log,
     Message,
-    Opened,
+    OriginalRecord,
     Producer,
     RebalanceListener,
     Record,
@@ -160,7 +160,7 @@ class _SealedProducer:
 
 
 class _SealedConsumer:
-    """Implements `port.Consumer`: what is sealed comes as `Opened`, what does not open as `Unreadable`, as it lies."""
+    """Implements `port.Consumer`: what is sealed comes as `OriginalRecord`, what does not open as `Unreadable`, as it lies."""
 
     def __init__(
         self, inner: Consumer, ring: KeyRing | None, clock: Clock, lock: Callable[[str | None], None], demanded: Collection[str]
@@ -250,7 +250,7 @@ class _SealedConsumer:
             value = held.cipher.open(record.value or b"", topic, key)
         except InvalidRecord as error:
             return _unreadable(record, error.message)
-        return Opened(topic, record.partition, record.offset, record.timestamp, key, value, headers[1:], held.tenant)
+        return OriginalRecord(topic, record.partition, record.offset, record.timestamp, key, value, headers[1:], held.tenant)
 
 
 def _is_sealed(record: Record) -> bool:

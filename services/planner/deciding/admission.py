@@ -109,9 +109,7 @@ def _admit(round_: Round, given: JobInput, team: Team) -> LiveJob:
     own = book.funds.tenants.get(given.job.tenant)
     limits = filled(filled(given.job.limits, pattern.limits), book.policy.limits) if pattern else book.policy.limits
     event = JobAccepted.of_valid(
-        epoch=round_.epoch,
-        job=given.id,
-        at=round_.wall,
+        **round_.about(given.id),
         request=given.job,
         client_id=given.client_id,
         priority_class=given.priority_class,

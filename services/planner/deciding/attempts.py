@@ -134,8 +134,7 @@ def _on_unplaced(round_: Round, outcome: StepUnplaced) -> None:
     job, step = found
     if outcome.missing == step.missing or step.told_missing >= _MOST_TOLD:
         return
-    about = {"epoch": round_.epoch, "job": job.id, "at": round_.wall, "step": step.id, "attempt": step.attempt}
-    event = events.StepWaits(**about, missing=outcome.missing)
+    event = events.StepWaits(**round_.about(job.id), step=step.id, attempt=step.attempt, missing=outcome.missing)
     round_.emit(job, event)
     if not outcome.missing:
         round_.book.unclaimed.sent(job.id, step, None)
@@ -156,8 +155,8 @@ def _on_claimed(round_: Round, outcome: StepClaimed) -> None:
             _await_claim(round_, job, step, (outcome.node, outcome.mailbox))
         return
     event = StepClaimedBy.of_valid(
-        epoch=round_.epoch, job=job.id, at=round_.wall, step=step.id, attempt=outcome.attempt, claim=outcome.claim, node=outcome.node,
-        mailbox=outcome.mailbox, lease_seconds=outcome.lease_seconds, why=outcome.why,
+        **round_.about(job.id), step=step.id, attempt=outcome.attempt, claim=outcome.claim, node=outcome.node, mailbox=outcome.mailbox,
+        lease_seconds=outcome.lease_seconds, why=outcome.why,
     )  # fmt: skip
     job.apply(event)
     job.claim_news.append(event)
@@ -229,8 +228,8 @@ def _on_succeeded(round_: Round, outcome: StepSucceeded) -> None:
     driving.learn(book, job, step, outcome.usage)
     caching.answered(round_, job, step, outcome, book.control_of(job))
     event = StepAnswered.of_valid(
-        epoch=round_.epoch, job=job.id, at=round_.wall, step=step.id, attempt=outcome.attempt, node=outcome.node, answer=outcome.answer,
-        usage=outcome.usage, timings=outcome.timings, why=why,
+        **round_.about(job.id), step=step.id, attempt=outcome.attempt, node=outcome.node, answer=outcome.answer, usage=outcome.usage,
+        timings=outcome.timings, why=why,
     )  # fmt: skip
     round_.emit(job, event)
     driving.drive(round_, job)

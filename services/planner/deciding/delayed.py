@@ -53,7 +53,7 @@ def postpone(round_: Round, given: JobInput, record: Record, topics: Topics) -> 
         digest=headers.Envelope(record.headers).request_digest() or digest_of(job.to_bytes()),
         callback=given.job.callback,
     )
-    round_.add(given.id, JobDelayed(epoch=round_.epoch, job=given.id, at=round_.wall, waits=waits))
+    round_.add(given.id, JobDelayed(**round_.about(given.id), waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
     again = Message(record.topic, job.record(), public.encode(), round_.book.home, (*headers.read_ones(record.headers), *made), job.tenant)
     return build_delayed(topics, again, due_at, round_.wall)

@@ -86,7 +86,7 @@ def _warn(round_: Round, job: LiveJob) -> None:
     for near in neared(job, round_.now):
         log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
         metrics.LIMITS_NEARED.labels("job", near.limit).inc()
-        round_.emit(job, LimitNeared(epoch=round_.epoch, job=job.id, at=round_.wall, **near._asdict()))
+        round_.emit(job, LimitNeared(**round_.about(job.id), **near._asdict()))
 
 
 def _ask(round_: Round, job: LiveJob, want: Wanted) -> None:
@@ -110,9 +110,7 @@ def _ask(round_: Round, job: LiveJob, want: Wanted) -> None:
             attempt = _attempt(round_, job, first)
             given = _given(book, job, attempt)
     event = StepAsked.of_valid(
-        epoch=round_.epoch,
-        job=job.id,
-        at=round_.wall,
+        **round_.about(job.id),
         step=want.step,
         path=want.path,
         agent=want.request.agent,
@@ -231,9 +229,7 @@ def fail_attempt(
     book.funds.close(round_, job, step, usage, lost=True)
     log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
     event = AttemptFailed(
-        epoch=round_.epoch,
-        job=job.id,
-        at=round_.wall,
+        **round_.about(job.id),
         step=step.id,
         attempt=step.attempt,
         failure=failure,
@@ -312,9 +308,7 @@ def retry(round_: Round, job: LiveJob, step: OpenStep) -> None:
     funding = round_.book.funds.reserve(round_, job, need_of(step))
     waits = funding.lacks is not None
     event = StepRetried(
-        epoch=round_.epoch,
-        job=job.id,
-        at=round_.wall,
+        **round_.about(job.id),
         step=step.id,
         attempt=step.attempt + 1,
         avoid=step.avoid,

@@ -47,9 +47,9 @@ def begin(round_: Round, job: LiveJob, why: Failure) -> None:
         finish(round_, job, why)
         return
     if why.kind is FailureKind.CANCELLED:
-        round_.emit(job, CancelRecorded(epoch=round_.epoch, job=job.id, at=round_.wall, reason=why.message))
+        round_.emit(job, CancelRecorded(**round_.about(job.id), reason=why.message))
     else:
-        round_.emit(job, JobStopped(epoch=round_.epoch, job=job.id, at=round_.wall, failure=why))
+        round_.emit(job, JobStopped(**round_.about(job.id), failure=why))
     wait(round_, job)
 
 

@@ -63,7 +63,7 @@ def _serve(round_: Round, tenant: str) -> None:
 def _begin(round_: Round, job: LiveJob, step: OpenStep, day: int) -> None:
     """Out it goes, once that it may is acknowledged: the attempt itself may have begun in this very round."""
     round_.book.funds.waiting[job.accepted.request.tenant].pop((job.id, step.id), None)
-    event = StepFunded(epoch=round_.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, charged_day=day)
+    event = StepFunded(**round_.about(job.id), step=step.id, attempt=step.attempt, charged_day=day)
     round_.emit(job, event)
     round_.after.append(driving.dispatch(round_, job, step))
     round_.book.arm(job)

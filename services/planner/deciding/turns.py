@@ -47,9 +47,7 @@ def on_granted(round_: Round, granted: TurnGranted) -> None:
     round_.emit(
         job,
         TurnBegun(
-            epoch=round_.epoch,
-            job=job.id,
-            at=round_.wall,
+            **round_.about(job.id),
             turn=granted.turn,
             context=granted.context,
             older=granted.older,

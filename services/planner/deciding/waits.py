@@ -22,7 +22,7 @@ log = logs.get(__name__)
 
 def begin(round_: Round, job: LiveJob, want: Wanted) -> None:
     """The pattern sleeps, or asks people."""
-    common = {"epoch": round_.epoch, "job": job.id, "at": round_.wall, "step": want.step, "path": want.path}
+    common = {**round_.about(job.id), "step": want.step, "path": want.path}
     age = max(0.0, round_.now - job.accepted_due)
     if want.review is None:
         round_.emit(job, TimerSet(**common, due_at=round_.wall + want.seconds, due_after=age + want.seconds))
@@ -53,7 +53,7 @@ def rearm(round_: Round, job: LiveJob, step: OpenStep) -> None:
 
 def on_due(round_: Round, job: LiveJob, step: OpenStep) -> None:
     """The sleep is over, more people may decide, or the default holds."""
-    common = {"epoch": round_.epoch, "job": job.id, "at": round_.wall, "step": step.id}
+    common = {**round_.about(job.id), "step": step.id}
     if step.review is None:
         round_.emit(job, TimerFired(**common, idle_seconds=idle_until(job, round_)))
         return
@@ -76,9 +76,7 @@ def on_given(round_: Round, given: ReviewGiven) -> LiveJob | None:
         return None
     job, step = found
     decided = ReviewDecided(
-        epoch=round_.epoch,
-        job=job.id,
-        at=round_.wall,
+        **round_.about(job.id),
         step=step.id,
         verdict=given.verdict,
         text=given.text,

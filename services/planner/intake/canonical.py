@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from shared.contracts import headers, ids
 from shared.contracts.base import RECORD_BYTES, PriorityClass
 from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, InvalidRecord, TooLarge
-from shared.kafka.port import Headers, Message, Record, tenant_of
+from shared.kafka.port import Headers, Message, OriginalRecord, Record, tenant_of
 from shared.kafka.sizes import message_bytes
 from shared.telemetry import metrics
 
@@ -98,27 +97,13 @@ class Unmet:
         return clamped
 
 
-@dataclass(frozen=True, slots=True)
-class _Original:
-    """A Record as it lay before it was sent on."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    tenant: str | None
-
-
 def original(record: Record) -> Record:
     """The record that a caller sent: what is told of a forwarded one is told of that."""
     lay = headers.Envelope(record.headers).forwarded_from()
     if lay is None:
         return record
     kept = tuple(header for header in record.headers if header[0] != headers.FORWARDED_FROM)
-    return _Original(lay.topic, lay.partition, lay.offset, lay.timestamp, record.key, record.value, kept, tenant_of(record))
+    return OriginalRecord(lay.topic, lay.partition, lay.offset, lay.timestamp, record.key, record.value, kept, tenant_of(record))
 
 
 def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: int) -> Message | None:

@@ -127,7 +127,7 @@ class Inputs:
         """It lies there now."""
         job = self._book.jobs.get(job_id)
         if job is not None and job.settled is None:
-            round_.emit(job, InputMoved(epoch=round_.epoch, job=job_id, at=round_.wall, input_ref=lies))
+            round_.emit(job, InputMoved(**round_.about(job_id), input_ref=lies))
 
     async def _guarded(self, work: Coroutine[Any, Any, None], otherwise: Callable[[], None]) -> None:
         """What goes wrong with one body is that one's affair."""

@@ -112,7 +112,7 @@ def begin(round_: Round, schedule: Schedule, due_at: float, homes: int = 1) -> N
     """One run: ScheduleFired, then the job as if it had been read."""
     book = round_.book
     job_id = run_id(schedule.id, due_at, homes)
-    event = ScheduleFired(epoch=round_.epoch, job=job_id, at=round_.wall, schedule=schedule.id, due_at=due_at)
+    event = ScheduleFired(**round_.about(job_id), schedule=schedule.id, due_at=due_at)
     source = f"{SCHEDULED}/{schedule.id}@{due_at:.0f}"
     known = book.jobs.get(job_id)
     if known is not None or book.recent_ids.find(job_id, round_.now) is not None:

@@ -69,7 +69,7 @@ class Cancels:
             raise InvalidInput("More delayed jobs are cancelled than this partition can remember.", code="too_many_cancels")
         until = max(draft.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
         reason = outcome.reason[:_REASON_CHARACTERS]
-        event = CancelRecorded(epoch=draft.epoch, job=outcome.job, at=draft.wall, reason=reason, until=until, ended=ends)
+        event = CancelRecorded(**draft.about(outcome.job), reason=reason, until=until, ended=ends)
         self._of(event).add(draft, event)
         if waits is not None and ends:
             self._end(draft, event, waits)
@@ -80,7 +80,7 @@ class Cancels:
     def _end(self, draft: Draft, event: CancelRecorded, waits: DelayedJob) -> None:
         self._unpublished.add(event.job)
         result = cancelled(event.job, waits, event)
-        settled = JobSettled(epoch=draft.epoch, job=event.job, at=draft.wall, result=result, client_id=True, digest=waits.digest)
+        settled = JobSettled(**draft.about(event.job), result=result, client_id=True, digest=waits.digest)
         draft.settled(settled, partial(self._ends_at, event.job, draft.now))
         log.info("delayed_job_cancelled", job=event.job)
         counters.settled(result.status, waits.priority_class).inc()

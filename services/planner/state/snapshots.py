@@ -37,9 +37,7 @@ def write(kept: Kind[str, LiveJob], draft: Draft, job: LiveJob, name: str) -> No
     draft.whose[job.id] = job.accepted.request.tenant
     for number, facts in enumerate(parts):
         event = JobSnapshot(
-            epoch=draft.epoch,
-            job=job.id,
-            at=draft.wall,
+            **draft.about(job.id),
             snapshot=name,
             part=number,
             parts=len(parts),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from services.planner.deciding import admission
 from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
-from services.planner.kept import OLDEST_SECONDS
+from services.planner.kept import LOOK_SECONDS, OLDEST_SECONDS, Kept
 from services.planner.round import Round
 from services.planner.state.watermark import watermark
 from shared.contracts import headers
@@ -129,3 +129,15 @@ def test_every_part_fits_a_record(answers: list[tuple[str, int]]) -> None:
     for message in records(round_):
         assert check_record(message) <= RECORD_BYTES
     assert [fact.encode() for part in parts(round_) for fact in part.facts] == job.facts
+
+
+def test_what_is_kept_is_looked_at_only_when_something_may_be_due() -> None:
+    """At first, after so many own events, after a while; at once where there was more than one round tells."""
+    kept = Kept()
+    assert kept.due(0, 0.0)
+    kept.looked(10, 5.0, 64)
+    assert not kept.due(73, 5.0 + LOOK_SECONDS - 0.1)
+    assert kept.due(74, 5.0)
+    assert kept.due(10, 5.0 + LOOK_SECONDS)
+    kept.looked(10, 5.0, 0)
+    assert kept.due(10, 5.0)
