@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,11 +29,13 @@ for _name, _examples in (("check", 25), ("thorough", 1_000)):
 settings.load_profile(os.environ.get("TUTTI_EXAMPLES") or "check")
 
 Contract.checks_valid = True
+_SHORT = {Path(__file__).parent / folder for folder in ("unit", "contract")}
+"""Tests that allocate little: what one leaves is young at its end."""
 
 
 def pytest_collection_finish() -> None:
-    """Modules and collected tests stay: collecting garbage need not look at them each time. Nor need it begin within most tests: then what
-    one has left is young at its end, and a look at the young generations finds it; a look at all took a seventh of the unit tests' time.
+    """Modules and collected tests stay: collecting garbage need not look at them each time. Nor need it begin within most short tests:
+    then what one has left is young at its end, and a look at the young generations finds it; a look at all took a seventh of their time.
     """
     gc.collect()
     gc.freeze()
@@ -40,10 +43,13 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_open() -> Iterator[None]:
-    """What a test leaves open (a socket, a file, a coroutine) fails that test: else it fails whichever test garbage is collected in."""
+def leaves_nothing_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves open (a socket, a file, a coroutine) fails that test: else it fails whichever test garbage is collected in.
+
+    All is looked at where a test allocates so much that some of that is old by then.
+    """
     yield
-    gc.collect(1)
+    gc.collect(1 if _SHORT.intersection(request.path.parents) else 2)
 
 
 @pytest.fixture

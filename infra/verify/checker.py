@@ -14,12 +14,16 @@ from pydantic_core import from_json
 from infra.verify.history import NOWHERE, History, JobState, digest, parsed
 from infra.verify.laws import LawKind
 from infra.verify.report import Place, Report
+from services.planner.deciding.admission import JobInput
 from services.planner.handlers import JobReader
 from shared.contracts import headers, ids
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
+from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result
+from shared.errors import InvalidInput
 from shared.kafka.port import Record
+from shared.processing.tries import read
 from shared.topics import Topics, partition_of
 
 WINDOW_SECONDS = 3_600.0
@@ -159,14 +163,14 @@ class Checker:
         if lay is not None:
             place = Place(lay.topic, lay.partition, lay.offset)
             self._arrived.add(place)
-        if place not in self._refused and says.get(headers.TYPE) == b"cancel":
+        given = self._given(record)
+        if isinstance(given, CancelRequested) and place not in self._refused:
             counts.cancels += 1
             return
         counts.job_records += 1
-        given = _given_id(record.value)
-        job = given or self._reader.derived_id(record, says)
+        job = given.id if isinstance(given, JobInput) else _given_id(record.value) or self._reader.derived_id(record, says)
         state = self._history.jobs.get(job)
-        if state is not None:
+        if state is not None and (isinstance(given, JobInput) or state.source == record.offset):
             counts.resubmitted += state.records > 0
             state.records += 1
         elif place in self._refused:
@@ -174,6 +178,8 @@ class Checker:
         elif record.offset >= self._bounds.committed.get(record.topic, 0):
             counts.waiting += 1
             self._must_have_ended(place, job, "no planner has taken it in")
+        elif given is None:
+            self.report.add(LawKind.LOST, place, job, "neither a job nor a cancel, and no dead letter says so")
         elif job in self._delayed:
             counts.delayed += 1
             self._must_have_ended(place, job, "it is delayed")
@@ -181,6 +187,13 @@ class Checker:
             self._sent_on[place] = job
         else:
             self._lose(place, job, "committed past, and in no history")
+
+    def _given(self, record: Record) -> JobInput | CancelRequested | None:
+        """What a planner takes the record for; None: it must refuse it, whatever else is known of its id."""
+        try:
+            return read(record, lambda readable: self._reader.read(readable, self._topics.class_of(readable.topic)))
+        except InvalidInput:
+            return None
 
     def _lose(self, place: Place, job: str, detail: str) -> None:
         if job not in self._lost:

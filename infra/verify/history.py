@@ -56,7 +56,7 @@ def parsed(adapter: TypeAdapter[Any], record: Record, newest: int = VERSION) -> 
 class JobState:
     """What must be known of one job."""
 
-    __slots__ = ("accepted_at", "client_id", "earlier", "ended_at", "offset", "records", "result", "run", "settled", "whole")
+    __slots__ = ("accepted_at", "client_id", "earlier", "ended_at", "offset", "records", "result", "run", "settled", "source", "whole")
 
     def __init__(self) -> None:
         self.whole = False
@@ -65,6 +65,8 @@ class JobState:
         """Times it was accepted."""
         self.offset = NOWHERE
         """Of the acceptance that counts."""
+        self.source = NOWHERE
+        """Offset of the record that it accepted."""
         self.accepted_at = 0.0
         self.client_id = False
         self.settled = NOWHERE
@@ -191,6 +193,7 @@ class History:
             job.earlier = (*job.earlier, job.result)
         job.whole, job.run = True, job.run + 1
         job.offset, job.accepted_at, job.client_id, job.settled = place.offset, event.at, event.client_id, NOWHERE
+        job.source = event.source_offset
         self._report.counts.accepted += 1
 
     def _settled(self, event: JobSettled, place: Place) -> None:

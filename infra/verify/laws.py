@@ -30,7 +30,7 @@ class LawKind(StrEnum):
 
 
 LAWS: Mapping[LawKind, tuple[int, str]] = {
-    LawKind.LOST: (1, "a job record that no history accepted, and that is neither waiting, delayed nor a dead letter"),
+    LawKind.LOST: (1, "a record of jobs.* that no history accepted, and that is neither a cancel, waiting, delayed nor a dead letter"),
     LawKind.UNFINISHED: (1, "a job that has not ended, although everything must have (--settled)"),
     LawKind.RESULT_MISSING: (1, "a job that ended and has no result, although its planner committed past it"),
     LawKind.ACCEPTED_TWICE: (1, "a job that history accepted again while it was live, or within the window of its id"),

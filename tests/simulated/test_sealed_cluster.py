@@ -55,7 +55,7 @@ async def _shred(world: World) -> tuple[set[str], set[str]]:
     await world.clock.sleep(60.0)  # what is left of the erased tenant's ends, or is forgotten
     whose = tenants()
     forgotten = {id_ for id_, tenant in whose.items() if tenant == ERASED and id_ not in history.results}
-    _, seen = await verified.check(world)
+    seen = await verified.check(world)
     seen += [*streams.check(world), *service_ends.check(world)]
     broken = {str(found) for found in seen if found.job is None or whose.get(found.job) != ERASED}
     # Its ids are as any other's afterwards: a new job ends as it should.

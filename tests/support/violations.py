@@ -69,7 +69,8 @@ class Story:
         body = Job(id=self.name(job), prompt="hello", **fields)
         return self.write(self.topics.jobs(JOBS), body.to_bytes(), "job", self.name(job))
 
-    def accept(self, job: str, *, client_id: bool = False, **fields: Any) -> int:
+    def accept(self, job: str, *, client_id: bool = False, record: int = 0, **fields: Any) -> int:
+        """`record`: offset of the job's record."""
         return self.event(
             events.JobAccepted,
             job,
@@ -78,7 +79,7 @@ class Story:
             priority_class=JOBS,
             home=self.home,
             source="jobs.standard/0/0",
-            source_offset=0,
+            source_offset=record,
             pattern_version=1,
             limits=Limits(),
             deadline_at=AT + 60,
@@ -146,6 +147,20 @@ class Story:
 
 def lost(story: Story) -> None:
     story.commit(story.job("a") + 1)
+
+
+def refused_in_silence(story: Story) -> None:
+    """That the id is known makes no job of the record."""
+    story.life("a")
+    story.commit(story.write(story.topics.jobs(JOBS), b'{"id":"%s","promt":"x"}' % story.name("a").encode()) + 1)
+
+
+def cancel_without_a_key(story: Story) -> None:
+    story.commit(story.write(story.topics.jobs(JOBS), b"", "cancel", "") + 1)
+
+
+def cancel_of_no_id(story: Story) -> None:
+    story.commit(story.write(story.topics.jobs(JOBS), b"", "cancel", "größe") + 1)
 
 
 def result_missing(story: Story) -> None:
@@ -316,6 +331,9 @@ def unreadable(story: Story) -> None:
 
 VIOLATIONS: Mapping[Callable[[Story], None], LawKind] = {
     lost: LawKind.LOST,
+    refused_in_silence: LawKind.LOST,
+    cancel_without_a_key: LawKind.LOST,
+    cancel_of_no_id: LawKind.LOST,
     result_missing: LawKind.RESULT_MISSING,
     accepted_while_live: LawKind.ACCEPTED_TWICE,
     accepted_again_within_the_window: LawKind.ACCEPTED_TWICE,
@@ -370,7 +388,7 @@ def whole(story: Story) -> None:
     again = Message(story.topics.jobs(JOBS), Job(id=story.name("delayed"), prompt="hello").to_bytes(), b"k", story.home)
     delayed = build_delayed(story.topics, again, not_before, AT)
     story.write(delayed.topic, delayed.value or b"", "delayed", partition=0)
-    refused = story.write(story.topics.jobs(JOBS), b"nonsense")
+    refused = story.write(story.topics.jobs(JOBS), b'{"id":"%s","promt":"x"}' % story.name("twice").encode())
     letter = DeadLetter(topic=story.topics.jobs(JOBS), partition=story.home, offset=refused, service="planner", reason="r", code="c", at=AT)
     story.write(story.topics.dead_letters, letter.to_bytes(), "DeadLetter", partition=0)
     story.write(story.topics.jobs(JOBS), b"", "cancel", story.name("live"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
+from random import Random
 from typing import Any
 
 from tests.support.cluster.laws.told import NOBODY_HAS
@@ -28,6 +32,17 @@ BEYOND: tuple[dict[str, Any], ...] = (
     {"id": "j_1"},
     {"tenant": "東京"},
 )
+
+
+_SPREAD_SECONDS = 8.0
+
+
+def misspelt(body: dict[str, Any], random: Random, later: Callable[..., None], anywhere: Callable[..., None]) -> None:
+    """A job; and what is none under its id, and cancels of nothing. These are dead letters, however well the id is known by then."""
+    cancel = ("type", b"cancel")
+    anywhere(json.dumps(body).encode(), None)
+    for record in ((json.dumps(body | {"promt": "q"}).encode(), None), (None, None, cancel), (None, b"\xff\xfe", cancel)):
+        later(random.uniform(0.0, _SPREAD_SECONDS), partial(anywhere, *record))
 
 
 def nobody_has(chain: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

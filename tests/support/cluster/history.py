@@ -29,7 +29,7 @@ from shared.contracts.event import (
     facts_of,
 )
 from shared.contracts.job import HeldJob
-from shared.contracts.outcome import OUTCOME, CancelRequested
+from shared.contracts.outcome import OUTCOME, CancelRequested, StepSucceeded
 from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.contracts.taken import TakenAhead
@@ -161,6 +161,11 @@ class History:
     def all_valid(self) -> list[Written]:
         """Of every home."""
         return [written for home in sorted(self.events) for written in self.valid(home)]
+
+    def doubly_run(self) -> int:
+        """Claims of an attempt that sent a success, beyond the first."""
+        claims = ({w.value.claim for w in told if isinstance(w.value, StepSucceeded)} for told in self.outcomes_of.values())
+        return sum(len(found) - 1 for found in claims if found)
 
     def eager_of(self, step: str) -> EagerStep | None:
         """The record that its planner wrote into a mailbox itself, not a copy of it."""

@@ -74,6 +74,7 @@ class Report:
     storm: list[str] = field(default_factory=list)
     jobs: int = 0
     doubly_run: int = 0
+    """Successes of an attempt beyond its first."""
     sealed: int = 0
     """Records that were written sealed."""
     virtual_seconds: float = 0.0
@@ -140,15 +141,14 @@ async def _simulate(
         if not converged and not violations:
             violations += _unfinished(world, patience)
         watching.cancel()
-        judged, found = await verified.check(world)
-        violations += found
+        violations += await verified.check(world)
         for law in (*AT_THE_END, *laws):
             violations += law(world)
         report = Report(seed, mix, violations, jobs=len(world.history.jobs()), virtual_seconds=world.clock.monotonic())
         report.ended = list(world.ended)
         report.sealed = 0 if world.eyes is None else world.eyes.seen
         report.fingerprint = _fingerprint(world)
-        report.doubly_run = judged.counts.wasted_executions
+        report.doubly_run = world.history.doubly_run()
         if violations:
             report.storm = storm.log
             job = next((v.job for v in violations if v.job is not None), None)

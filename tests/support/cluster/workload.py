@@ -21,7 +21,7 @@ from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import receivers, settings
 from tests.support.cluster.batched import batched
-from tests.support.cluster.foreign import BEYOND, LOW, NAMES, nobody_has
+from tests.support.cluster.foreign import BEYOND, LOW, NAMES, misspelt, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LEAK, LONG, MODEL
 from tests.support.cluster.rest import Request
@@ -289,8 +289,7 @@ class Workload:
 
     def _beyond(self) -> None:
         """A number, name or text that no job may have: a dead letter."""
-        more = self.random.choice(BEYOND)
-        self.anywhere(json.dumps(self.body(**more)).encode(), self.random.choice((None, b"k")))
+        self.anywhere(json.dumps(self.body(**self.random.choice(BEYOND))).encode(), self.random.choice((None, b"k")))
 
     def _nobody(self) -> None:
         """What no node can ever run, without a deadline: it fails in the end, and says what is missing."""
@@ -377,11 +376,12 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "scripts": Workload._scripts,
     "beyond": Workload._beyond,
     "nobody": Workload._nobody,
+    "misspelt": lambda load: misspelt(load.body(id=f"own-{load._number}"), load.random, load.later, load.anywhere),
     "large": Workload._large,
     "policed": Workload._policed,
     "often": Workload._asked_often,
 }
-FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
+FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0, "misspelt": 1.0}
 """Of the share of jobs that are as foreign producers send them."""
 WEIGHTS = {
     "single": 2.0,

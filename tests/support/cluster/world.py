@@ -37,6 +37,7 @@ from shared.contracts.result import Result
 from shared.contracts.schedule import Schedule
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_partition import MemoryRecord, MemoryUnreadable
 from shared.kafka.port import Log, Message, MissedRecords, TopicPartition
 from shared.processing.provision import new_topics
 from shared.processing.registry import registry_key
@@ -141,6 +142,8 @@ class World:
         self._clocks: dict[str, MachineClock] = {}
         self._lives: Counter[str] = Counter()
         self._dead: list[Instance] = []
+        self.expired: defaultdict[TopicPartition, list[MemoryRecord | MemoryUnreadable]] = defaultdict(list)
+        """What retention has deleted."""
         self.missed: defaultdict[str, list[MissedRecords]] = defaultdict(list)
         """Service → what its readers have told that retention deleted before they came to it."""
         self.requests: list[Request] = []
@@ -148,13 +151,13 @@ class World:
         self.told: list[tuple[Caller, Result]] = []
         """Callers who have learned the end of their job, in order."""
         self._patching = pytest.MonkeyPatch()
-        self._retention: asyncio.Task[None] | None = None
+        self.retention: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.log.create(new_topics(self.topics))
         self._patching.setattr(kept, "OLDEST_SECONDS", kept.OLDEST_SECONDS * self.mix.day_seconds / DAY_SECONDS)
         self._patching.setattr(Caller, "on_final", self._telling(Caller.on_final))
-        self._retention = asyncio.create_task(self._delete_old())
+        self.retention = asyncio.create_task(self._delete_old())
         for name in self.workers:
             self.nodes[name] = Node(name, Random(self.random.random()))
         policed = settings.POLICED if any(name.startswith("critic") for name in self.names) else {}
@@ -163,8 +166,8 @@ class World:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._retention is not None
-        self._retention.cancel()
+        assert self.retention is not None
+        self.retention.cancel()
         self._patching.undo()
         for name in list(self.instances):
             self.kill(name)
@@ -193,7 +196,10 @@ class World:
                     continue
                 kept_seconds = max(SHORTEST_RETENTION_SECONDS, topic.family.retention_ms / 1_000 * self.mix.day_seconds / DAY_SECONDS)
                 for number in range(self.log.partition_count(topic.name)):
-                    self.log.existing(TopicPartition(topic.name, number)).expire(int((self.clock.wall() - kept_seconds) * 1_000))
+                    partition = self.log.existing(TopicPartition(topic.name, number))
+                    before = list(partition.records)
+                    partition.expire(int((self.clock.wall() - kept_seconds) * 1_000))
+                    self.expired[partition.tp] += before[: len(before) - len(partition.records)]
 
     # The registry
 

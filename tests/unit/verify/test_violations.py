@@ -102,6 +102,20 @@ def test_asks_and_answers_that_ride_in_other_events_are_judged(sent: str) -> Non
     assert set(report.findings) == (set() if sent == "hi" else {LawKind.ANSWER_FROM_NOBODY})
 
 
+def test_what_was_accepted_is_no_refused_record() -> None:
+    """Whatever has changed since about what may be a job: capabilities may go."""
+
+    def tell(story: Story) -> None:
+        body = b'{"id":"%s","prompt":"x","capability":"gone"}' % story.name("a").encode()
+        record = story.write(JOBS_AT_1.topic, body)
+        story.commit(record + 1)
+        story.accept("a", record=record)
+
+    report = checked(told(tell)[0])
+    assert report.findings == {}
+    assert (report.counts.live, report.counts.dead_letters) == (1, 0)
+
+
 def test_an_id_used_again_after_its_window_is_another_run() -> None:
     def tell(story: Story) -> None:
         story.life("a")

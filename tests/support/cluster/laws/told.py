@@ -27,6 +27,8 @@ def check(world: World) -> Iterator[Violation]:
             elif isinstance(event, AttemptFailed) and event.failure.kind is FailureKind.NO_NODE:
                 if not any(NOBODY_HAS in phrase for phrase in event.failure.missing):
                     yield Violation(LAW, f"{event.job} failed for want of {event.failure.missing or 'nothing that is said'}", event.job)
+            elif isinstance(event, JobSettled) and _says_nothing(event):
+                yield Violation(LAW, f"{event.job} ended for want of a node, and does not say of what", event.job)
             elif isinstance(event, JobSettled) and _for_want_of_a_node(event) and event.job not in told:
                 yield Violation(LAW, f"{event.job} waited in silence", event.job)
             elif isinstance(event, JobSettled) and event.job in hopeless and not _for_want_of_a_node(event):
@@ -37,6 +39,11 @@ def check(world: World) -> Iterator[Violation]:
 
 def _lacks(job: Job) -> bool:
     return any(NOBODY_HAS in (wanted or "") for wanted in (job.model, job.needs.node, *job.needs.tags))
+
+
+def _says_nothing(event: JobSettled) -> bool:
+    failure = event.result.failure
+    return failure is not None and failure.kind is FailureKind.NO_NODE and not any(NOBODY_HAS in phrase for phrase in failure.missing)
 
 
 def _for_want_of_a_node(event: JobSettled) -> bool:

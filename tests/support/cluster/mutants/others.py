@@ -1,7 +1,8 @@
-"""Bugs planted in router, worker and delay."""
+"""Bugs planted in router, worker and delay, and in what a planner tells."""
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from services.delay.held import HeldRecords
 from services.planner.history.takeover import Superseded
 from services.planner.intake.refusals import Refusals
+from services.planner.round import Round
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
 from services.worker.handlers import AttemptManager
@@ -17,13 +19,14 @@ from services.worker.health import Health
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.slots import Slots
+from shared.contracts import headers
 from shared.kafka.port import Appended
 from shared.placement.ledger import NodeCredit
 from shared.processing.delays import next_hop
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
-from tests.support.cluster.laws import stops
+from tests.support.cluster.laws import stops, told
 
 Patching = pytest.MonkeyPatch
 SMALL: dict[str, Any] = {"jobs": 20, "seconds": 8.0}
@@ -171,6 +174,27 @@ def _a_home_for_each_odd_outcome(patching: Patching) -> None:
     patching.setattr(Refusals, "outcome", outcome)
 
 
+def _swallowed(kind: bytes, patching: Patching) -> None:
+    """Of what is refused these come to nothing."""
+    original = Refusals.job
+
+    def job(self: Refusals, record: Any, *why: Any) -> Any:
+        cancels = headers.find(record.headers, headers.TYPE) == b"cancel"
+        named = kind == b"cancel" if cancels else kind in (record.value or b"")
+        return [] if named else original(self, record, *why)
+
+    patching.setattr(Refusals, "job", job)
+
+
+def _ends_without_a_cause(patching: Patching) -> None:
+    original = Round.settle
+
+    def settle(self: Round, job: Any, status: Any, failure: Any, answer: Any) -> None:
+        original(self, job, status, failure and failure.model_copy(update={"missing": ()}), answer)
+
+    patching.setattr(Round, "settle", settle)
+
+
 MUTANTS: dict[str, dict[str, Any]] = {
     "a pause that was asked for is ignored": {
         "patch": lambda patching: patching.setattr(Health, "pause", lambda *_: None),
@@ -182,6 +206,24 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "converges",
         "seed": 2,
         "mix": FaultMix(odd=3.0, **SMALL),
+    },
+    "a refused record of a live id is swallowed": {
+        "patch": partial(_swallowed, b'"promt"'),
+        "breaks": "lost",
+        "mix": CALM,
+        "kinds": {"misspelt": 1.0},
+    },
+    "a job without a node ends without a cause": {
+        "patch": _ends_without_a_cause,
+        "breaks": told.LAW,
+        "mix": FaultMix(jobs=6, seconds=4.0),
+        "kinds": {"nowhere": 1.0},
+    },
+    "a cancel of nothing is swallowed": {
+        "patch": partial(_swallowed, b"cancel"),
+        "breaks": "lost",
+        "mix": CALM,
+        "kinds": {"misspelt": 1.0},
     },
     "a wait counted before it is waited": {
         "patch": _waits_count_before_they_are_waited,
