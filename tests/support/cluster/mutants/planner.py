@@ -337,12 +337,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "mix": FaultMix(model_error=0.3, **SMALL),
     },
     "settled ids forgotten": {"patch": _settled_ids_forgotten, "breaks": "accepted_twice", "mix": CALM, "kinds": {"again": 1.0}},
-    "settled ids forgotten long ago": {
-        "patch": _settled_ids_forgotten,
-        "breaks": "accepted_twice",
-        "mix": OUTLIVED,
-        "kinds": {"again": 1.0},
-    },
+    "ids forgotten long ago": {"patch": _settled_ids_forgotten, "breaks": "accepted_twice", "mix": OUTLIVED, "kinds": {"again": 1.0}},
     "recent ids not kept": {
         "patch": _recent_ids_not_kept,
         "breaks": "accepted_twice",
