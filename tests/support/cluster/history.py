@@ -162,6 +162,11 @@ class History:
         """Of every home."""
         return [written for home in sorted(self.events) for written in self.valid(home)]
 
+    def unrefused(self) -> set[tuple[str, int, int]]:
+        """Records on jobs.* that are neither jobs nor cancels, and no dead letters yet."""
+        none = {(one.where.topic, one.where.partition, one.offset) for one in self.given.values() if one.job is None and not one.cancel}
+        return (none | {place for place in self.odd if place[0] in self._topics.all_jobs()}) - self.buried
+
     def doubly_run(self) -> int:
         """Claims of an attempt that sent a success, beyond the first."""
         claims = ({w.value.claim for w in told if isinstance(w.value, StepSucceeded)} for told in self.outcomes_of.values())

@@ -173,13 +173,15 @@ def _ended(world: World) -> bool:
         return False
     awaited = (*history.jobs(), *history.accepted, *schedules.awaited(world))
     told = not (world.mix.receivers and callbacks.untold(world))
-    return all(job in history.results for job in awaited) and told and not batches.unfinished(world)
+    return all(job in history.results for job in awaited) and told and not history.unrefused() and not batches.unfinished(world)
 
 
 def _unfinished(world: World, patience: float) -> Iterator[Violation]:
     for job in (*world.history.jobs(), *schedules.awaited(world)):
         if job not in world.history.results:
             yield Violation("converges", f"job {job} has not ended {patience:g} s after the last fault", job)
+    for place in sorted(world.history.unrefused()):
+        yield Violation("converges", f"the record {place} is nothing, and no dead letter says so {patience:g} s after the last fault")
 
 
 def story(world: World, job: str) -> list[str]:
