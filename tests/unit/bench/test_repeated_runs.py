@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from infra.lab.bench import backlog, cancel, delays, machine
+from infra.lab.bench import backlog, cancel, delays, machine, runner
 from infra.lab.bench.__main__ import BENCHES, main
 from infra.lab.bench.figures import Budget, Figures, Spread, Verdict, by_figure, cell, median_of, most_of
 from infra.lab.bench.report import FORMAT, RECORDS, Report, Table, comparison
@@ -151,7 +151,7 @@ def test_every_bench_is_a_command_with_the_same_options(name: str) -> None:
     assert CliRunner().invoke(main, [name, "--repeats", "0"]).exit_code == 2
 
 
-def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(tmp_path: Path) -> None:
+def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One loop for all runs, what is kept is started once, quick makes the unchosen options small, what fails to be measured is told."""
     seen: list[Any] = []
 
@@ -179,7 +179,8 @@ def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(tmp_path: Pa
     assert json.loads(file.read_text())["runs"] == [{"jobs": 7.0}] * 2
     assert CliRunner().invoke(one, ["--quick", "--json", str(file)]).exit_code == 0
     assert json.loads(file.read_text())["options"] == {"jobs": 1, "repeats": 1, "quick": True}
-    record = RECORDS / "no-such-bench.json"
+    monkeypatch.setattr(runner, "RECORDS", tmp_path / "records")
+    record = tmp_path / "records" / "some.json"
     refused = CliRunner().invoke(one, ["--quick", "--json", str(record)])
     assert (refused.exit_code, "no record is made" in refused.output, record.exists()) == (2, True, False)
     failed = CliRunner().invoke(one, ["--quick", "--jobs", "13"])
