@@ -27,14 +27,25 @@ ALERTS = {rule["alert"]: rule["annotations"].get("runbook", "") for rule in RULE
 MOST_LINES = 80
 """A page is read by somebody in a hurry."""
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
-_BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_HERE = frozenset({"tutti", "make", "curl", "kcat", "echo", "docker", "helm", "export", ".venv/bin/python"})
+"""All that documents tell to type: what a fresh machine may not have (`python`) is no word of it."""
 _CODE = re.compile(r"`([^`\n]+)`")
+
+
+def typed(text: str) -> list[str]:
+    """Lines of the blocks that name no language: what is to be typed, and what that says."""
+    return [line for language, block in _BLOCK.findall(text) if not language for line in block.splitlines()]
+
+
+def named(text: str) -> list[str]:
+    """What stands in a sentence as code."""
+    return _CODE.findall(_BLOCK.sub("", text))
 
 
 def commands(text: str) -> list[str]:
     """Each line that a page tells to type, and each command that it names."""
-    lines = [line.split(" # ")[0].strip() for block in _BLOCK.findall(text) for line in block.splitlines()]
-    return [found for found in (*lines, *_CODE.findall(_BLOCK.sub("", text))) if found]
+    return [found for found in (*(line.split(" # ")[0].strip() for line in typed(text)), *named(text)) if found]
 
 
 def words_of(command: str) -> list[str]:
@@ -118,10 +129,10 @@ def test_a_page_says_when_it_was_tried(page: str) -> None:
 
 
 def test_alerts_lead_to_a_page_that_names_them() -> None:
-    """Whatever is critical has one; a page's line `Alerts:` is the way back."""
+    """Each has one; a page's line `Alerts:` is the way back."""
     for name, page in ALERTS.items():
-        assert not page or (ROOT / page).is_file(), name
-    assert all(ALERTS[rule["alert"]] for rule in RULES if rule["labels"]["severity"] == "critical")
+        assert page, name
+        assert (ROOT / page).is_file(), name
     for page, text in PAGES.items():
         named = re.search(r"^Alerts: (.+)\.\n", text, re.MULTILINE)
         told = set(_CODE.findall(named[1])) if named else set()
