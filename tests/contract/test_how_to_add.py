@@ -1,5 +1,5 @@
-"""Promise: what ARCHITECTURE ("How to add") counts is all that a change takes. Each kind that is marked there is made by hand in a copy of the
-product, in no more files than the table says, and works there; everything else derives.
+"""Promise: what ARCHITECTURE ("How to add") counts is all that a change takes. Each kind that is marked there is made by
+hand in a copy of the product, in no more files than the table says, and works there; everything else derives.
 
 How: the files are written or edited in a temporary folder, and a process of its own runs the changed product.
 """

@@ -12,8 +12,15 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from infra.cli.adopt import adopt
 from infra.cli.main import main
 from infra.native.settings import NativeSettings
+from services.ingress.routes.tenants import KIND as TENANT
+from shared.agents.table import KINDS as DECLARED
+from shared.contracts.keys import KIND as KEY
+from shared.contracts.maintenance import KIND as MAINTENANCE
+from shared.contracts.schedule import KIND as SCHEDULE
+from shared.contracts.tasks import PIN
 from shared.services import SERVICES
 from shared.topics import FAMILIES, Topics
 from tests.contract.test_alerts import LABELS
@@ -118,6 +125,16 @@ def test_what_a_page_names_exists(page: str) -> None:
         if code.split(".")[0] in roots and "." in code:
             assert code in names or code.removesuffix(".*") in roots, code
     assert len(text.splitlines()) <= MOST_LINES
+
+
+def test_whatever_is_declared_can_be_declared_again() -> None:
+    """Kafka's data may be lost: the page names the command of every kind of entry that people write to the registry."""
+    others = {PIN: "models pin", MAINTENANCE: "nodes maintain", SCHEDULE: "schedules put", KEY: "keys create", TENANT: "tenants put"}
+    own = {kind: f"{'model' if kind == 'card' else kind}s {'declare' if kind == 'tool' else 'set'}" for kind in DECLARED}
+    for command in (own | others).values():
+        assert f"`tutti {command}" in PAGES["from-nothing.md"], command
+    told = adopt.help or ""
+    assert [kind for kind in own | others if kind not in told] == [SCHEDULE], "these have an option"
 
 
 @pytest.mark.parametrize("page", PAGES)
