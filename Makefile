@@ -1,10 +1,10 @@
-# The front door. `make help` lists the targets; each installs what it needs.
+# The front door. `make help` lists the targets. Those that need Java or libgomp install them first where they may (see packages).
 # BROKERS=n: `make test` runs so many processes with a Kafka each (1 GiB) beside one another; `make chaos` breaks one Kafka of so many brokers.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv packages check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-fleet-live bench-calibrate bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-patterns bench-priority helm-check compose-check ollama lock sbom wheel clean
+.PHONY: help venv packages fetch check format test test-proofs test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-fleet-live bench-calibrate bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-patterns bench-priority helm-check compose-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -20,8 +20,17 @@ help: ## Show this list.
 venv: ## Make the virtual environment from requirements-dev.lock (where Python's venv module is missing: with apt-get, as root).
 	@infra/native/venv.sh $(VENV) requirements-dev.lock
 
-packages: venv ## With apt-get, as root: install what Kafka and the small model need and is missing (Java, Maven, libgomp); else print the command. First step of up, demo, test, test-proofs, chaos.
-	@$(BIN)/python -m infra.native.fetch --packages
+packages: venv ## With apt-get, as root: install what `make up` needs here and is missing (Java, Maven, libgomp); else fail with the command. First step of all that start a Kafka.
+	@$(BIN)/python -m infra.native.fetch --packages $(if $(NEEDED_BY),--before $(NEEDED_BY))
+
+# Whose first step it is; that step tells what is still missing.
+up demo: NEEDED_BY = up
+fetch: NEEDED_BY = tests
+chaos bench bench-%: NEEDED_BY = kafka
+bench-patterns: NEEDED_BY = $(if $(filter-out embedded,$(NODE)),kafka,tests)
+
+fetch: packages ## Download Kafka, llama.cpp and the small model into the cache (345 MB, once).
+	@$(BIN)/python -m infra.native.fetch
 
 check: venv ## Quick gate: format, lint, types, import rules, schemas, unit and contract tests.
 	$(BIN)/ruff format --check --quiet .
@@ -36,15 +45,13 @@ format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --quiet .
 
-test: check packages ## All promises: check, then models, simulated clusters, integration on real components (see packages; Kafka is started for them).
-	@$(BIN)/python -m infra.native.fetch
+test: fetch check ## All promises: check, then models, simulated clusters, integration on real components (see packages; Kafka is started for them).
 	$(PYTEST) -q -n auto -k 'not planted_bug' tests/model tests/simulated
 	$(PYTEST) -q -n $(or $(BROKERS),3) --dist loadgroup --no-loadscope-reorder -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration
 
-test-proofs: packages ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.
+test-proofs: fetch ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.
 	$(PYTEST) -q -n auto -k planted_bug tests/model tests/simulated
-	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q tests/chaos
 
 test-semantic: ## The cache's own embedder on the real sentence-transformers (6 GB, an environment of its own), with a tiny model made there.
@@ -71,65 +78,63 @@ logs: venv ## Follow the logs of everything that runs.
 demo: packages ## From nothing (see packages) to a real model's streamed answer, over REST and over Kafka.
 	@$(BIN)/python -m infra.demo
 
-bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison; QUICK=1: only whether it works).
+bench: packages ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison; QUICK=1: only whether it works, never kept).
 	$(MEASURE)
 
-bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 3 s.
+bench-recovery: packages ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 3 s.
 	$(MEASURE) $(if $(JOBS),--jobs $(JOBS))
 
-bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when the last one ends.
+bench-takeover: packages ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when the last one ends.
 	$(MEASURE)
 
-bench-idle: venv ## CPU of the cluster while nothing is asked of it.
+bench-idle: packages ## CPU of the cluster while nothing is asked of it.
 	$(MEASURE)
 
-bench-sizing: venv ## What fleets of 3, 30, 300 simulated nodes cost the services that look at them, and a choice among them.
+bench-sizing: packages ## What fleets of 3, 30, 300 simulated nodes cost the services that look at them, and a choice among them.
 	$(MEASURE)
 
-bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
+bench-priority: packages ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
 	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
-bench-versus: venv ## Beside durable alternatives on this machine: a workflow library on Postgres, a task queue on Redis (each if it is there).
+bench-versus: packages ## Beside durable alternatives on this machine: a workflow library on Postgres, a task queue on Redis (each if it is there).
 	$(MEASURE)
 
-bench-patterns: venv ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
+bench-patterns: packages ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
 	$(MEASURE) $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS))
 
 bench-fleet: venv ## Policies for nodes on a simulated fleet, on recorded arrivals, in virtual time (FLEET=yaml TRACE=csv ROWS=n FASTER=x: of your own).
 	$(MEASURE) $(OWN_FLEET)
 
-bench-fleet-live: venv ## The same fleets in real time before tutti, and ollama-herd beside it (HERD=folder of its programs): loads, first tokens, a killed server.
+bench-fleet-live: packages ## The same fleets in real time before tutti, and ollama-herd beside it (HERD=folder of its programs): loads, first tokens, a killed server.
 	$(MEASURE) $(OWN_FLEET) $(if $(HERD),--herd $(HERD)) --kill 12
 
-bench-calibrate: venv ## Measure a real Ollama (make ollama), and compare what the fleet simulator says of it with what it does.
+bench-calibrate: packages ## Measure a real Ollama (make ollama), and compare what the fleet simulator says of it with what it does.
 	$(MEASURE) --spec .tutti/measured.yaml
 
-bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
+bench-cancel: packages ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
 	$(MEASURE)
 
-bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
+bench-delays: packages ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
 	$(MEASURE) $(if $(JOBS),--jobs $(JOBS))
 
-bench-sink: venv ## Events a second that the sink folds and stores, of JOBS=30000 (STORE=url of MongoDB's protocol; else mongod or a stand-in).
+bench-sink: packages ## Events a second that the sink folds and stores, of JOBS=30000 (STORE=url of MongoDB's protocol; else mongod or a stand-in).
 	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(STORE),--store $(STORE))
 
-bench-cache: venv ## Time of hits over REST and Kafka, what asking adds to a miss, no tenant is served another's answer; then bench-meanings.
+bench-cache: packages ## Time of hits over REST and Kafka, what asking adds to a miss, no tenant is served another's answer; then bench-meanings.
 	$(MEASURE)
 	@$(MAKE) --no-print-directory bench-meanings
 
-bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
+bench-backlog: packages ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
 	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(BYTES),--bytes $(BYTES))
 
-bench-meanings: venv ## Semantic hits of the cache with a real embedder (make ollama): latency, false hits of near misses, paraphrases served.
+bench-meanings: packages ## Semantic hits of the cache with a real embedder (make ollama): latency, false hits of near misses, paraphrases served.
 	$(MEASURE)
 
 chaos: packages ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second, BROKERS=3: of Kafka, FAULTS="upgrade kill": only these), check that nothing is lost.
-	@$(BIN)/python -m infra.native.fetch
 	$(MEASURE) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS))
 
-helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26; openssl by apt-get).
+helm-check: fetch ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26; openssl by apt-get).
 	@$(BIN)/python -m infra.lab.make kubernetes
-	@$(BIN)/python -m infra.native.fetch
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},kubernetes $(PYTEST) -q tests/helm
 
 compose-check: venv ## Judge docker-compose.yml by running it, on images made here (root; a Docker engine and mmdebstrap, else Debian's are installed by apt-get; minutes once).

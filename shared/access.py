@@ -15,6 +15,7 @@ Where there is no key at all a service is open to everybody, who may name any te
 from __future__ import annotations
 
 import hmac
+import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -265,4 +266,9 @@ def load(file_name: str, clock: Clock, service: str = "ingress") -> Access:
         )
         log.warning("open_to_everybody", service=service, hint=hint)
         return Access(clock)
-    return Access(clock, operators_file(file_name, "keys", _File, tomllib.loads, "TOML").keys, tokens)
+    read = json.loads if file_name.endswith(".json") else _toml
+    return Access(clock, operators_file(file_name, "keys", _File, read, "TOML, or JSON by its ending").keys, tokens)
+
+
+def _toml(content: bytes) -> object:
+    return tomllib.loads(content.decode())

@@ -5,7 +5,6 @@ For example `TUTTI_TOPICS__HOME_PARTITIONS=24`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,7 +19,7 @@ from shared.topics import TopicSettings
 
 M = TypeVar("M", bound=BaseModel)
 
-_FILE_CHARACTERS = 4 * 1024 * 1024
+_FILE_BYTES = 4 * 1024 * 1024
 """Ten thousand keys are two million."""
 
 
@@ -98,16 +97,16 @@ class ClusterSettings(KafkaSettings):
     """Between SIGTERM and giving up on work in progress."""
 
 
-def operators_file(name: str, what: str, kind: type[M], read: Callable[[str], Any], form: str) -> M:
-    """A file that an operator wrote: JSON by its ending, else in `form`, which `read` reads. Raises ConfigurationError, which says where it
-    is wrong and quotes nothing of it.
+def operators_file(name: str, what: str, kind: type[M], read: Callable[[bytes], Any], form: str) -> M:
+    """A file that an operator wrote, in `form`, which `read` reads. Raises ConfigurationError, which says where it is wrong and quotes
+    nothing of it.
     """
     path = Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > _FILE_CHARACTERS:
-            raise ConfigurationError(f"the {what} file {path} has more than {_FILE_CHARACTERS} characters")
-        return kind.model_validate((json.loads if path.suffix == ".json" else read)(text))
+        content = path.read_bytes()
+        if len(content) > _FILE_BYTES:
+            raise ConfigurationError(f"the {what} file {path} has more than {_FILE_BYTES} bytes")
+        return kind.model_validate(read(content))
     except OSError as error:
         raise ConfigurationError(f"the {what} file {path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
@@ -116,7 +115,7 @@ def operators_file(name: str, what: str, kind: type[M], read: Callable[[str], An
     except Exception as error:  # each reader has errors of its own
         if isinstance(error, ConfigurationError):
             raise
-        raise ConfigurationError(f"the {what} file {path} is neither JSON nor {form}") from None
+        raise ConfigurationError(f"the {what} file {path} is not {form}") from None
 
 
 def of_service(name: str) -> SettingsConfigDict:

@@ -21,7 +21,8 @@ from shared.topics import Topics
 @click.option("--schedules", is_flag=True, help="Those, too; they are removed there, since both clusters would run them.")
 @click.pass_context
 def adopt(context: click.Context, prefix: str, *, schedules: bool) -> None:
-    """Copy what was declared under PREFIX ('' for none) into this cluster's registry: keys, tenants, agents, prompts, profiles, tools.
+    """Copy what was declared under PREFIX ('' for none) into this cluster's registry: keys, tenants, agents, prompts, profiles, tools,
+    cards and pins of models, nodes in maintenance.
 
     What is declared here already stays. To be run again as often as you like.
     """

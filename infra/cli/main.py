@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "critique": ("infra.cli.critique:critique_file", "Try checks on a file, as a critic makes them."),
     "keys": ("infra.cli.keys:keys", "API keys: make, list, change, rotate, revoke."),
     "seals": ("infra.cli.seals:seals", "Keys of what lies sealed in Kafka: make a cluster key, status, rotate."),
-    "tenants": ("infra.cli.tenants:tenants", "Limits and policies of tenants: list, show, declare, remove."),
+    "tenants": ("infra.cli.tenants:tenants", "Limits and policies of tenants: list, show, declare, change, remove."),
     "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),
     "patterns": ("infra.cli.patterns:patterns", "What patterns gain over their baselines: report."),
     "usage": ("infra.cli.usage:usage", "What was used: jobs, tokens, cost, by day, tenant, key, model, ...; or job by job."),

@@ -14,14 +14,13 @@ from infra.cli.rest import called, part
 from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import Mode
-from shared.contracts.limits import Limits
 
 _POLICIES_BYTES = 16 * 1024
 
 
 @click.group()
 def tenants() -> None:
-    """List, show, declare and remove the limits of tenants."""
+    """List, show, declare, change and remove the limits of tenants."""
 
 
 @tenants.command("list")
@@ -77,23 +76,40 @@ def show(tenant: str, *, as_json: bool) -> None:
 @click.option("--cache-global", is_flag=True, help="Its jobs may share answers with other tenants that may, too.")
 @click.option("--cache-never", is_flag=True, help="Nothing of its jobs is kept, whatever they ask.")
 @click.option("--no-choice", is_flag=True, help="`auto` is any model for its jobs, a tier its best card, whatever is asked.")
-def put(tenant: str, *, policies: BinaryIO | None, **given: Any) -> None:
+def put(tenant: str, **given: Any) -> None:
     """Declare all limits of a tenant anew: what is left out is unlimited, and not checked."""
-    given["choice"] = False if given.pop("no_choice") else None
-    shares, never, mode, ttl = given.pop("cache_global"), given.pop("cache_never"), given.pop("cache"), given.pop("cache_ttl")
-    if shares or never or mode is not None or ttl is not None:
-        given["cache"] = {"allowed": not never, "mode": mode or "off", "ttl": ttl, "scope": "global" if shares else "tenant"}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
+    _declare(tenant, {}, **given)
+
+
+@tenants.command("set", params=list(put.params))
+def set_(tenant: str, **given: Any) -> None:
+    """Change the limits that are named; all others stay as `show` has them (which a change reaches within a second)."""
+    _declare(tenant, called("GET", f"/v1/tenants/{part(tenant)}")["limits"], **given)
+
+
+def _declare(
+    tenant: str, before: dict[str, Any], *, policies: BinaryIO | None, no_choice: bool, cache: str | None, cache_ttl: float | None,
+    cache_global: bool, cache_never: bool, **given: Any,
+) -> None:  # fmt: skip
+    own = {name: value for name, value in given.items() if not name.startswith("job_")}
+    caps = {name.removeprefix("job_"): value for name, value in given.items() if name not in own}
+    kept = {"mode": cache, "ttl": cache_ttl, "scope": "global" if cache_global else None, "allowed": False if cache_never else None}
+    changes = {"choice": False if no_choice else None, "cache": _changed(before.get("cache", {}), kept) or None}
     try:
-        own = () if policies is None else from_json(policies.read(_POLICIES_BYTES))
-        limits = TenantLimits.model_validate({**chosen, "job": Limits(**caps), "policies": own})
+        checked = None if policies is None else from_json(policies.read(_POLICIES_BYTES))
+        changed = _changed(before, own | changes | {"job": _changed(before.get("job", {}), caps), "policies": checked})
+        limits = TenantLimits.model_validate(changed)
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
     except ValueError:
         raise CommandExit(Exit.USAGE, "the policies are not JSON") from None
     called("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(mode="json", exclude_none=True))
     click.echo(f"{tenant}: declared")
+
+
+def _changed(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """With what is named; the rest stays."""
+    return before | {name: value for name, value in changes.items() if value is not None}
 
 
 @tenants.command()

@@ -47,6 +47,8 @@ def _run(stack: Stack) -> None:
     simulated = any(row.simulated for row in rows)
     if simulated:
         _shout("SIMULATED: no model could be had on this machine. The answers below are made up by a simulator.")
+        for remedy in filter(None, (row.remedy for row in rows)):
+            click.echo(f"For a real model: {remedy}")
     url = next(row.address for row in rows if row.component == "ingress")
     mark = f"{SIMULATED} " if simulated else ""
     _title(f"2. Over REST, streamed: {QUESTION!r}")

@@ -102,7 +102,8 @@ def main(model: Path | None, members: int) -> None:
     group = RpcGroup(NativeSettings().cache_directory, home, model.resolve(), members)
     try:
         group.start()
-        click.echo("\n".join(f"export {name}={value}" for name, value in group.environment.items()))
+        beside = {"TUTTI_HTTP_PORT": str(free_ports(1)[0]), "TUTTI_WORKER__NODE": "group"}  # another worker runs here, of `tutti up`
+        click.echo("\n".join(f"export {name}={value}" for name, value in (group.environment | beside).items()))
         click.echo("# then: tutti run worker; pids of members: " + " ".join(str(member.pid()) for member in group.members), err=True)
         while not wait_until(lambda: False, LOOK_SECONDS):
             group.keep()

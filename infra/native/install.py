@@ -1,6 +1,6 @@
 """Programs and libraries that come from the system's package manager: found, or named with the command that installs them.
 
-Nothing is installed by itself: only `provide` calls apt-get, for make targets that say so.
+Nothing is installed by itself: only `provide` and `attempt` call apt-get, for make targets that say so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from infra.native.causes import explain
 from infra.native.errors import MissingTool
 
 FORBID = "TUTTI_NO_APT"
-"""Set to anything: never call apt-get."""
+"""Set to anything: apt-get is never called, by venv.sh neither."""
 LOCK_SECONDS = 300
 """A fresh server often updates itself just then; apt-get waits so long for its turn."""
 
@@ -38,20 +38,32 @@ class Need:
 def require(*needs: Need) -> None:
     """Raises MissingTool, which names all that is missing, and the command."""
     if lacking := missing(*needs):
-        raise MissingTool(f"{_reason(lacking)}; install with: {as_root(_command(lacking))}")
+        raise MissingTool(told(lacking))
 
 
 def provide(*needs: Need) -> None:
-    """Install what is missing, together, if this process may (root, apt-get there, not forbidden by TUTTI_NO_APT). Raises MissingTool."""
+    """Install what is missing, together, if this process may. Raises MissingTool."""
+    attempt(*needs)
+    require(*needs)
+
+
+def attempt(*needs: Need) -> None:
+    """The same, where a later step tells what is still missing. Installs as root, with apt-get there, not forbidden by TUTTI_NO_APT. Raises
+    MissingTool if apt-get fails.
+    """
     lacking = missing(*needs)
     if lacking and os.geteuid() == 0 and shutil.which("apt-get") is not None and not os.environ.get(FORBID):
         _install(lacking)
-    require(*needs)
 
 
 def missing(*needs: Need) -> list[Need]:
     """Those that this machine lacks."""
     return [need for need in needs if need.missing()]
+
+
+def told(lacking: list[Need]) -> str:
+    """What is missing, what for, and the command that installs it."""
+    return f"{_reason(lacking)}; install with: {as_root(_command(lacking))}"
 
 
 def packages(needs: Iterable[Need]) -> list[str]:

@@ -20,6 +20,8 @@ class Row:
     address: str = ""
     pid: int | None = None
     simulated: bool = False
+    remedy: str = ""
+    """What makes a simulated one real."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,8 +43,10 @@ def all_ready(rows: Sequence[Row]) -> bool:
 def warnings(rows: Sequence[Row]) -> list[str]:
     """What a person must not overlook."""
     found = []
-    if any(row.simulated for row in rows):
-        found.append("the model node is SIMULATED: no model is asked, every answer is made up from its prompt")
+    for row in rows:
+        if row.simulated:
+            remedy = f". For a real one: {row.remedy}" if row.remedy else ""
+            found.append(f"the {row.component} is SIMULATED: no model is asked, every answer is made up from its prompt{remedy}")
     if any(row.component == "kafka" and row.state == "ready" for row in rows):
         found.append("Kafka is one broker with one copy of the data: fine for one machine, not for production")
     return found

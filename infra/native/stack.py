@@ -96,9 +96,12 @@ class Stack:
 
     def _check_tools(self) -> None:
         """Before anything is downloaded: what only an administrator can install is told at once."""
-        kafka, node = self._kafka_needs(), nodes.needs(self.settings)
-        if install.missing(*kafka):
-            install.require(*kafka, *node)
+        if install.missing(*self._kafka_needs()):
+            install.require(*self.needs())
+
+    def needs(self) -> tuple[Need, ...]:
+        """What `up` needs of the system here: nothing for a Kafka or a model that is there already."""
+        return (*self._kafka_needs(), *nodes.needs(self.settings))
 
     def _check_ports(self) -> None:
         """Before anything is downloaded too. The node's port is known only when its kind is."""
@@ -285,7 +288,9 @@ class Stack:
         if node is None:
             return Row("model node", "stopped", "Ollama, embedded llama.cpp or simulator")
         pid = node.daemon.pid() if node.daemon else None
-        return Row("model node", "ready" if node.daemon else "elsewhere", node.about, node.url, pid, node.simulated)
+        lacking = install.missing(*nodes.needs(self.settings)) if node.simulated else []
+        remedy = f"{install.told(lacking)}; then `tutti down` and `tutti up`" if lacking else ""
+        return Row("model node", "ready" if node.daemon else "elsewhere", node.about, node.url, pid, node.simulated, remedy)
 
     def logs(self) -> dict[str, Path]:
         """Component → its log file, of everything that ever ran here."""

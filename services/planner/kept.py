@@ -50,7 +50,7 @@ class Place(NamedTuple):
 class Kind(Generic[N, T]):
     """Things of one kind. `again`: tell one once more, by name; False: it must stay where it is.
 
-    `tidy` comes first in each round. `distance`: how many events behind the end one may lie, if not as many as the home says.
+    `tidy` comes first in each round that looks. `distance`: how many events behind the end one may lie, if not as many as the home says.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ OVERTAKEN = "another attempt of the step was first"
 
 @dataclass(slots=True)
 class Round(Draft):
-    """`book` is what is known; all that is decided of it is decided by these moves, which keep both in step."""
+    """`book` is what is known. These moves keep it in step with what will be in history."""
 
     book: Book = field(kw_only=True)
 

@@ -178,16 +178,21 @@ class Registration:
     def holds(self, model: str, running: Callable[[], Collection[str]]) -> bool:
         """Whether a call of it may begin beside calls of these: none of them has to leave memory for it, as far as is known.
 
-        What an endpoint holds that neither says so nor is told how many is its own affair. Who runs is looked at last: it is asked
-        for each call that begins, and hundreds may run.
+        Who runs is looked at last: it is asked for each call that begins, and hundreds may run.
         """
-        its_own_affair = not (self._settings.most_models or self.manages)
-        if its_own_affair or any(known.name == model and known.resident for known in self._models):
+        if self._may_hold_all or any(known.name == model and known.resident for known in self._models):
             return True
         there = running()
         return model in there or not there or not self._crowded(model, there)
 
+    @property
+    def _may_hold_all(self) -> bool:
+        """What an endpoint holds that neither says so nor is told how many is its own affair."""
+        return not (self._settings.most_models or self.manages)
+
     def _crowded(self, model: str, there: Collection[str]) -> bool:
+        if self._may_hold_all:
+            return False
         hardware = self._hardware or Hardware()
         places = self._settings.most_models or ASSUMED_MODELS * max(1, len(hardware.gpus))
         sizes = {known.name: known.size_bytes for known in self._models}

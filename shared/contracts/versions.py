@@ -55,7 +55,8 @@ def _of(found: Any, held: _Held) -> int:
     """`found`: an event, a part of it, or the JSON of one of them."""
     version, fields = 1, found if type(found) is dict else found.__dict__
     for name, needs in held.items():
-        if part := fields.get(name) if name else found:
+        part = fields.get(name) if name else found
+        if part or (part is not None and name in _THOUGH_EMPTY):
             version = max(version, needs if isinstance(needs, int) else _of(part, needs))
     return version
 
@@ -68,6 +69,7 @@ def _of_fact(fact: str) -> int:
     return max(VERSIONS.get(found["type"], 1), _of(found, _HELD.get(found["type"], {})))
 
 
+_THOUGH_EMPTY = frozenset({"cache"})  # it says by being there that the cache is asked
 _SUSPECT = (
     '"team":', '"policies":', '"conversation":', '"callback":', '"cache":', '"line":', '"served":', '"review_', '"turn_begun"',
 )  # fmt: skip

@@ -4,7 +4,7 @@ When: nodes are to have, or keep in memory, other models than they do. `/v1/mode
 Not when: a model is to answer: nodes load what they are asked for by themselves.
 Options: `action`, `name` (of the model, as its nodes spell it), `to` (of a copy), `nodes` (each with the capability by which it is told).
 Cost: no call of a model; a step a node, all side by side, none in a slot.
-Try: tutti models pull all-minilm --all
+Try: tutti models pull all-minilm --all  # on an Ollama (make ollama)
 
     action ─┬─► node ─┬─► what was done
             └─► node ─┘

@@ -72,7 +72,7 @@ class Pattern:
     operated: bool = False
 
     def read(self, job: Job) -> PatternInput:
-        """The job's input. Raises Unsupported; InvalidInput, with nothing of the input in its words."""
+        """The job's input. Raises InvalidInput (`unsupported`); InvalidInput, with nothing of the input in its words."""
         given, bare = job.pattern_input, _bare(self.input)
         if not self.hands_on and job.kind is Operation.EMBED:
             raise InvalidInput(f"pattern {self.name} takes a prompt or messages, no texts to embed", param="input")

@@ -7,6 +7,7 @@ Options: `tools` (names of declared tools), `rounds` (in which they may be calle
 `tool` (call this one alone: the prompt is its arguments as JSON, its result the answer).
 Cost: at most rounds + 1 calls of the model, and what it calls, at most eight side by side in a round; depth 2 a round.
 Try: tutti submit --pattern tools --input <(echo 'tools: [calculator]') "What is 17 times 23?"
+  # when a worker serves it: README, Tools
 
     prompt ─► model ─┬─► call ─┬─► model ─► answer
                      └─► call ─┘     └─► ...

@@ -12,11 +12,10 @@ import pytest
 from infra.cli.main import main
 from infra.lab.versus.versus import table
 from tests.contract.test_layout import ROOT, tracked
-from tests.contract.test_runbooks import check_make, parse, words_of
+from tests.contract.test_runbooks import check_make, named, parse, typed, words_of
 
 DOCUMENTS = [name for name in tracked() if name.endswith(".md") and not name.startswith("schemas/")]
 README = (ROOT / "README.md").read_text()
-_BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.-]+(?:/[\w.{},*-]+)+|[\w-]+\.(?:py|md|yml|yaml|json)")
 _WORD = re.compile(r"\b(?:test_\w+|[a-z]+_\w+|[A-Z][a-z]+[A-Z]\w+)\b")
@@ -122,8 +121,7 @@ def _typed(line: str) -> list[str]:
 
 
 _BEGINS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:tutti|make) ")
-LINES = [(line, True) for block in _BLOCK.findall(README) for line in block.splitlines()]
-LINES += [(line, False) for line in _CODE.findall(_BLOCK.sub("", README))]
+LINES = [(line, True) for line in typed(README)] + [(line, False) for line in named(README)]
 """What stands in a block is whole; in a sentence a command may be named without what it needs."""
 
 
@@ -135,6 +133,14 @@ def test_what_the_readme_tells_to_type_is_understood(call: str, whole: bool) -> 
         check_make([word for word in words if "*" not in word])
     else:
         parse(main, "tutti", words, whole=whole)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_is_to_be_typed_needs_nothing_that_a_fresh_machine_lacks(document: str) -> None:
+    """There is no `python` on its path, only that of `.venv`; and no variable that nobody has set."""
+    for line in typed((ROOT / document).read_text()):
+        assert not re.match(r"(?:[A-Z_]+=\S+ )*(?:python|pip)\d?\b", line), line
+        assert not re.search(r"\$\{?[A-Za-z]", line), line
 
 
 def test_the_readmes_figures_are_those_of_the_record() -> None:

@@ -20,10 +20,10 @@ from infra.schemas.messages import contracts, messages, schema
 from shared.contracts.base import VERSION
 from shared.contracts.control import CONTROL
 from shared.contracts.credits import CREDITS
-from shared.contracts.event import EVENT
+from shared.contracts.event import EVENT, JobSnapshot
 from shared.contracts.outcome import OUTCOME
 from shared.contracts.reply import REPLY
-from shared.contracts.versions import NEWEST
+from shared.contracts.versions import NEWEST, VERSIONS, version_of
 from shared.topics import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "schemas" / "examples"
@@ -73,6 +73,27 @@ def test_a_topics_reader_finds_the_examples_class(path: Path) -> None:
 def test_an_example_of_this_version_fits_its_schema(path: Path) -> None:
     """Schema and model say the same."""
     Draft202012Validator(schema(contracts()[name_of(path)])).validate(json.loads(path.read_bytes()))
+
+
+_NO_JOBS = ("JobSnapshot", "TakenAhead", "BatchChanged")  # no snapshot quotes them
+_QUOTED = [
+    path
+    for path in EXAMPLES
+    for family in FAMILIES
+    if family.pattern == "job-events" and name_of(path) in family.messages and name_of(path) not in _NO_JOBS
+]
+
+
+@pytest.mark.parametrize("path", _QUOTED, ids=identify)
+def test_a_snapshot_is_of_the_version_of_what_it_quotes(path: Path) -> None:
+    """Whatever an event holds, also what asks by being there (`"cache": {}`): a planner that would misread the event meets its snapshot."""
+    recorded = json.loads(path.read_bytes())
+    asks = recorded | {"request": recorded["request"] | {"cache": {}}} if "request" in recorded else recorded
+    for found in (recorded, asks):
+        event = EVENT.validate_python(found)
+        fact = event.to_bytes().decode()
+        snapshot = JobSnapshot(epoch=0, job="j", at=0.0, snapshot="s", part=0, parts=1, facts=(fact,))
+        assert version_of(snapshot) == max(VERSIONS["job_snapshot"], version_of(event))
 
 
 def test_every_message_has_a_minimal_and_a_full_example() -> None:

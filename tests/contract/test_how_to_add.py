@@ -1,5 +1,5 @@
-"""Promise: what ARCHITECTURE ("How to add") counts is all that a change takes. Each kind of change is made by hand in a copy of the
-product, in no more files than the table says, and works there; everything else derives.
+"""Promise: what ARCHITECTURE ("How to add") counts is all that a change takes. Each kind that is marked there is made by
+hand in a copy of the product, in no more files than the table says, and works there; everything else derives.
 
 How: the files are written or edited in a temporary folder, and a process of its own runs the changed product.
 """
@@ -227,6 +227,36 @@ from shared.placement.policies import POLICIES
 assert RouterSettings(policy="last").policy == "last" and POLICIES["last"].__module__.endswith(".last")
 """,
     ),
+    "an agent, a profile": (
+        1,
+        {
+            "shared/agents/built_in.py": (
+                "AGENTS: Mapping[str, Agent] = {\n",
+                'AGENTS: Mapping[str, Agent] = {\n    "spare": _agent("Spare.", "Be calm.", "code"),\n',
+            )
+        },
+        """
+from shared.agents.table import Declarations
+assert "spare" in Declarations().names("agent")
+""",
+    ),
+    "a setting": (
+        1,
+        {
+            "services/critic/settings.py": (
+                "    commit_seconds:",
+                '    spare_seconds: PositiveSeconds = 1.0\n    """Spare."""\n    commit_seconds:',
+            )
+        },
+        """
+import os
+from infra.schemas.generate import write
+from services.critic.settings import CriticSettings
+os.environ["TUTTI_CRITIC__SPARE_SECONDS"] = "2"
+assert CriticSettings().spare_seconds == 2
+assert write(pathlib.Path(".")) == ["helm/tutti/values.schema.json", "schemas/settings.md"]
+""",
+    ),
     "a retry rule": (
         1,
         {"shared/scheduling/retry.py": ("K.DEADLINE: Disposition.NEVER", "K.DEADLINE: Disposition.ANYWHERE")},
@@ -273,7 +303,12 @@ def test_a_change_takes_as_many_files_as_the_table_says(change: str, product: Pa
     assert done.returncode == 0, done.stderr
 
 
+def test_the_table_marks_what_is_tried() -> None:
+    """And no other row."""
+    assert set(re.findall(r"^\| (.+) ✓ \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)) == set(CHANGES)
+
+
 def counted(change: str) -> int:
     """What ARCHITECTURE says of it: the number at the begin of the row's second cell."""
-    [files] = re.findall(rf"^\| {re.escape(change)} \| (\d+)\b", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    [files] = re.findall(rf"^\| {re.escape(change)} ✓ \| (\d+)\b", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
     return int(files)

@@ -37,6 +37,10 @@ def test_the_quick_bench_measures_everything_once(kafka: str, tmp_path: Path) ->
         "first_token",
         "streams",
     }
-    again = bench("--servers", kafka, "--only-bare", "--scenario", "rest_1", "--compare", str(first))
+    assert written["options"]["servers"] == "given"
+    assert written["options"]["partitions"]["home_partitions"] > 0
+    second = tmp_path / "second.json"
+    again = bench("--servers", kafka, "--only-bare", "--scenario", "rest_1", "--compare", str(first), "--json", str(second))
     assert again.returncode == 0, again.stderr[-2_000:]
     assert "against" in again.stdout
+    assert "partitions" not in json.loads(second.read_text())["options"]  # of tutti's topics: it was not started

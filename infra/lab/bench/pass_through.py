@@ -80,7 +80,7 @@ def plan(sizes: Sizes, repeat: int) -> Iterator[Task]:
 
 def measure(lab: Lab, repeat: int, *, chosen: tuple[str, ...], only_bare: bool) -> Figures:
     """Measure tutti against the bare pass-through."""
-    running, found = lab.kept(systems, lab), dict[str, float]()
+    running, found = lab.kept(systems, lab, only_bare=only_bare), dict[str, float]()
     sizes = QUICK if lab.quick else FULL
     lab.details["sizes"] = asdict(sizes)
     for task in plan(sizes, repeat):
@@ -94,7 +94,7 @@ def measure(lab: Lab, repeat: int, *, chosen: tuple[str, ...], only_bare: bool) 
 async def _perform(task: Task, running: Systems) -> Figures:
     """One task while the other systems are stopped. Raises Unmeasured, StartFailed."""
     system = {BARE: running.bare, BARE_NODE: running.bare, DIRECT: None}.get(task.system, running.tutti)
-    await only(system, (running.bare, running.tutti))
+    await only(system, running.started)
     await _CLOCK.sleep(PAUSE_SECONDS)
     pids = {**running.pids, **(system.pids if system is not None else {})}
     used = cpu_since(pids)

@@ -155,9 +155,9 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         return
     machine = old["machine"]
     yield f"against {machine.get('commit')} of {machine.get('date')} on {machine.get('cpu')}, {machine.get('cores')} cores:"
-    options = {name: (value, new["options"].get(name)) for name, value in old["options"].items() if value != new["options"].get(name)}
-    if options:
-        yield "  with other options: " + ", ".join(f"{name} {was} -> {now}" for name, (was, now) in options.items())
+    was, now = old["options"], new["options"]
+    if others := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
+        yield "  with other options: " + ", ".join(f"{name} {was.get(name)} -> {now.get(name)}" for name in others)
     before = {name: spread["median"] for name, spread in old["summary"].items()}
     for name, spread in new["summary"].items():
         if before.get(name) and not _incidental(name) and abs(change := spread["median"] / before[name] - 1) >= NOTICEABLE:

@@ -28,7 +28,7 @@ from click.core import ParameterSource
 
 from infra.lab.bench import machine
 from infra.lab.bench.figures import Budget, Figures
-from infra.lab.bench.report import Report, Table
+from infra.lab.bench.report import RECORDS, Report, Table
 from infra.native.cluster import LocalCluster
 from infra.native.kafka import Kafka
 from infra.native.paths import StackHome
@@ -45,6 +45,8 @@ IN_PROCESS: Final[Mapping[str, str]] = {
 """A node without a model: its answers are simulated, at once. For `nodes` of a cluster."""
 NO_SERVICE: Final = dict.fromkeys(NAMES, 0)
 """For `copies` of a cluster, with those that it shall have."""
+BROKER_SESSION_MS: Final = 30_000
+"""Load must not make the broker's own controller take it for dead."""
 P = ParamSpec("P")
 T = TypeVar("T")
 _numbers = count(1)
@@ -86,18 +88,25 @@ class Lab:
     repeats: int = 1
     quick: bool = False
     simulated: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What figures depend on besides the command's own options."""
     details: dict[str, Any] = field(default_factory=dict)
     """What is no figure, for the JSON alone."""
     wrong: list[str] = field(default_factory=list)
     """Why it failed, whatever the figures are."""
     _stack: ExitStack = field(default_factory=ExitStack)
-    _kept: dict[Any, Any] = field(default_factory=dict)
+    _kept: list[tuple[Any, Any]] = field(default_factory=list)
+    """(how it was asked for, it); compared, not hashed: a fleet holds dicts."""
 
     def kept(self, start: Callable[P, AbstractContextManager[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `start` gives, entered when it is first asked for; later the same."""
-        if start not in self._kept:
-            self._kept[start] = self._stack.enter_context(start(*args, **kwargs))
-        found: T = self._kept[start]
+        """What `start` gives, entered when it is first asked for with these arguments; later the same."""
+        wanted = (start, args, kwargs)
+        for asked, kept in self._kept:
+            if asked == wanted:
+                known: T = kept
+                return known
+        found = self._stack.enter_context(start(*args, **kwargs))
+        self._kept.append((wanted, found))
         return found
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -107,7 +116,12 @@ class Lab:
     @property
     def servers(self) -> str:
         """Of the Kafka that was given, else of one for all repeats. Raises NativeError kinds."""
-        return self.servers_given or self.kept(own_broker).servers
+        return self.servers_given or self.broker.servers
+
+    @property
+    def broker(self) -> Kafka:
+        """The one for all repeats. Raises NativeError kinds."""
+        return self.kept(own_broker)
 
     @property
     def home(self) -> StackHome:
@@ -140,11 +154,11 @@ def _directory() -> Iterator[Path]:
 
 
 @contextmanager
-def own_broker(**options: Any) -> Iterator[Kafka]:
-    """A broker with these fields, on free ports, that ends with this. Raises NativeError kinds."""
+def own_broker() -> Iterator[Kafka]:
+    """A broker on free ports that ends with this. Raises NativeError kinds."""
     with (
         tempfile.TemporaryDirectory(prefix="tutti-kafka-") as made,
-        started(Kafka.beside(StackHome(Path(made)), NativeSettings().cache_directory, **options)) as broker,
+        started(Kafka.beside(StackHome(Path(made)), NativeSettings().cache_directory, session_timeout_ms=BROKER_SESSION_MS)) as broker,
     ):
         yield broker
 
@@ -194,6 +208,8 @@ def _callback(name: str, bench: Bench) -> Callable[..., None]:
         **own: Any,
     ) -> None:
         if quick:
+            if json_file is not None and json_file.resolve().parent == RECORDS.resolve():
+                raise click.UsageError("a quick run only shows that it works: no record is made of it (RECORD=1 without QUICK=1)")
             small = {"repeats": 1, **bench.quick}
             own |= {key: small[key] for key in own.keys() & small.keys() if context.get_parameter_source(key) is ParameterSource.DEFAULT}
             repeats = small["repeats"] if context.get_parameter_source("repeats") is ParameterSource.DEFAULT else repeats
@@ -205,13 +221,19 @@ def _callback(name: str, bench: Bench) -> Callable[..., None]:
                     click.echo(f"  #{repeat + 1}: {shortly(runs[-1])}", err=True)
         except (Unmeasured, TuttiError) as error:
             raise click.ClickException(str(error)) from error
-        told = {parameter.opts[0].lstrip("-").replace("-", "_"): _short(own[parameter.name or ""]) for parameter in bench.options}
-        options = {**told, "repeats": repeats, **({"quick": True} if quick else {})}
+        told = {one.opts[0].lstrip("-").replace("-", "_"): _short(own[one.name or ""]) for one in bench.options if not _written(one)}
+        options = {**told, "repeats": repeats, **({"quick": True} if quick else {}), **({"servers": "given"} if servers else {})}
+        options |= lab.options
         tables = bench.tables
         report = Report(name, lab.simulated, facts, options, runs, bench.budgets, tables, bench.derived, bench.also, lab.details)
         report.end(json_file, compare, strict=strict, wrong=lab.wrong)
 
     return main
+
+
+def _written(option: click.Option) -> bool:
+    """Whether it names what is written: no figure depends on it."""
+    return isinstance(option.type, click.Path) and not option.type.exists
 
 
 def _short(value: Any) -> Any:

@@ -13,7 +13,7 @@ from random import Random
 
 from infra.lab.bench import bare, machine
 from infra.lab.bench.load import QueueTarget, call_in_loop
-from infra.lab.bench.runner import Lab, own_broker
+from infra.lab.bench.runner import Lab
 from infra.native import node, ports
 from infra.native.errors import StartFailed
 from infra.native.paths import REPOSITORY
@@ -25,8 +25,6 @@ from shared.kafka.port import NewTopic
 from shared.settings import ClusterSettings
 
 START_SECONDS = 60.0
-BROKER_SESSION_MS = 30_000
-"""Load must not make the broker's own controller take it for dead."""
 SAID_LINES = 1_000
 """Of a service's log: what a client complains of before its topics have leaders comes after what it said."""
 SLOTS = 320
@@ -78,13 +76,19 @@ async def only(wanted: System | None, systems: Sequence[System]) -> None:
 
 @dataclass(slots=True)
 class Systems:
-    """The running whole. `node_url` is the simulated node itself, without tutti before it; `pids`: of broker (when it is ours) and node."""
+    """The running whole. `node_url` is the simulated node itself, without tutti before it; `pids`: of broker (when it is ours) and node;
+    `tutti`: None where only the bare services are asked.
+    """
 
     servers: str
     bare: System
-    tutti: System
+    tutti: System | None
     node_url: str
     pids: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def started(self) -> list[System]:
+        return [system for system in (self.bare, self.tutti) if system is not None]
 
 
 def bare_body(number: int, model: str | None) -> bytes:
@@ -98,12 +102,12 @@ def chat_body(number: int, model: str | None, tokens: int = bare.NODE_TOKENS, *,
 
 
 @contextmanager
-def systems(lab: Lab) -> Iterator[Systems]:
-    """Both, started. Raises NativeError kinds, Unmeasured."""
+def systems(lab: Lab, *, only_bare: bool = False) -> Iterator[Systems]:
+    """Both, started, or the bare services alone. Raises NativeError kinds, Unmeasured."""
     with ExitStack() as stack:
         shared: dict[str, int] = {}
         if lab.servers_given is None:
-            shared["kafka"] = lab.kept(own_broker, session_timeout_ms=BROKER_SESSION_MS).daemon.pid() or 0
+            shared["kafka"] = lab.broker.daemon.pid() or 0
         parameters = lab.home.directory("data") / "node.json"
         parameters.write_text(json.dumps({"num_parallel": SLOTS, "decode_sharing": 0, "models": _MODELS, "answer_tokens": [50, 50]}))
         simulated = stack.enter_context(started(node.simulator(lab.home, "node", "--profile", "instant", "--parameters", str(parameters))))
@@ -112,11 +116,11 @@ def systems(lab: Lab) -> Iterator[Systems]:
         found = Systems(
             lab.servers,
             stack.enter_context(_bare(lab, simulated.url)),
-            stack.enter_context(_tutti(lab, simulated.url)),
+            None if only_bare else stack.enter_context(_tutti(lab, simulated.url)),
             simulated.url,
             shared,
         )
-        for system in (found.bare, found.tutti):
+        for system in found.started:
             stack.callback(machine.pause, system.pids.values(), paused=False)
             lab.run(call_in_loop(system.url, system.warm, 5, _CLOCK))
         yield found
@@ -149,7 +153,7 @@ def _tutti(lab: Lab, node_url: str) -> Iterator[System]:
         {"TUTTI_WORKER__BACKEND": "in_process", "TUTTI_WORKER__MODELS": IN_PROCESS},
         {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": node_url},
     )
-    counts = {name: count for name, count in ClusterSettings().topics if name.endswith("_partitions")}
+    lab.options["partitions"] = counts = {name: count for name, count in ClusterSettings().topics if name.endswith("_partitions")}
     own = {"TUTTI_WORKER__SLOTS": str(SLOTS)}
     with lab.cluster("bench", nodes=workers, copies={"delay": 0}, counts=counts, environment=own) as cluster:
         topics, services = cluster.topics, cluster.services.values()

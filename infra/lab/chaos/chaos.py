@@ -31,8 +31,7 @@ def measure(
     every service together; short leases.
     """
     seed = Random().getrandbits(31) if seed is None else seed + repeat
-    directory = logs or Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = _directory(logs, repeat)
     more = f" --brokers {brokers}" * (brokers > 1) + "".join(f" --fault {kind}" for kind in only) + " --quick" * lab.quick
     again = f"python -m infra.lab.bench chaos --jobs {jobs} --seed {seed} --rate {rate:g}{more}"
     click.echo(f"seed {seed}; again with: {again}; logs, kept on failure: {directory}", err=True)
@@ -53,6 +52,18 @@ def measure(
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
+def _directory(logs: Path | None, repeat: int) -> Path:
+    """Of this run alone: what an earlier one left would be its broker's data."""
+    if logs is None:
+        return Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
+    found = logs / str(repeat + 1)
+    try:
+        found.mkdir(parents=True)
+    except FileExistsError:
+        raise click.UsageError(f"{found} is there already: name another directory for --logs") from None
+    return found
+
+
 BENCH = Bench(
     measure,
     report.SIMULATED,
@@ -68,7 +79,12 @@ BENCH = Bench(
         click.Option(
             ["--fault", "only"], multiple=True, type=click.Choice([kind.value for kind in FaultKind]), help="Only these; repeatable."
         ),
-        option("logs", None, "Keep logs here.  [default: a temporary directory, kept on failure]", type=click.Path(path_type=Path)),
+        option(
+            "logs",
+            None,
+            "Keep logs here, each run's in a directory with its number.  [default: a temporary one, kept on failure]",
+            type=click.Path(path_type=Path),
+        ),
     ),
     quick={"jobs": 5_000, "rate": QUICK_RATE},
     repeats=1,

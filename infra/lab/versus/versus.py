@@ -87,7 +87,7 @@ def _others(lab: Lab) -> Iterator[dict[str, System]]:
 def measure(lab: Lab, repeat: int) -> Figures:
     """Tutti beside durable alternatives."""
     others, running, found = lab.kept(_others, lab), lab.kept(systems, lab), dict[str, float]()
-    every = {"bare": running.bare, "tutti": running.tutti, **others}
+    every = {**{system.name: system for system in running.started}, **others}
     for in_flight, count in (QUICK if lab.quick else FULL).items():
         for name in every if repeat % 2 == 0 else reversed(every):
             lab.run(only(every[name], tuple(every.values())))
@@ -100,7 +100,7 @@ async def _calls(system: System, running: Systems, in_flight: int, count: int) -
     bodies = [chat_body(number, IN_PROCESS) if system is running.tutti else bare_body(number, None) for number in range(count)]
     await call_in_loop(system.url, bodies[:WARM_CALLS], in_flight, _CLOCK)
     await _CLOCK.sleep(PAUSE_SECONDS)
-    shared = running.pids if system in (running.bare, running.tutti) else {}
+    shared = running.pids if system in running.started else {}
     used = machine.cpu_since(machine.with_children({**shared, **system.pids}))
     burst = await call_in_loop(system.url, bodies, in_flight, _CLOCK)
     if burst.count != count:

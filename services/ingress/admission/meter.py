@@ -20,9 +20,8 @@ from shared.contracts.result import Result
 from shared.errors import StoreAway
 from shared.estimates import likely_tokens
 from shared.patterns import Patterns
-from shared.telemetry import logs, metrics
+from shared.telemetry import metrics
 
-_log = logs.get(__name__)
 REQUESTS, TOKENS = "requests", "tokens"
 
 Headers = list[tuple[bytes, bytes]]

@@ -1,1 +1,1 @@
-"""Deciding: what follows from what comes in, as functions of a round: each changes its book only by the round's moves. Pure."""
+"""Deciding: what follows from what comes in, as functions of a round: what changes a job's history goes by the round's moves. Pure."""

@@ -15,7 +15,7 @@ _LOOK_EVENTS = 64
 
 
 def upkeep(round_: Round, expected: int, distance: int) -> bool:
-    """`expected`: offset of the next own event. Whether another round should follow at once: there is more of what is kept.
+    """`expected`: offset of the next own event. Whether another round should follow at once: a look has left some of what is kept.
 
     Raises what a kind raises, which spoils the round; `book.tries` knows whose it is.
     """

@@ -167,7 +167,9 @@ class Effects:
         self.inputs.look(round_)
         returned, self._returned = self._returned, []
         for fold in returned:
+            self._tries.at = None  # nobody is blamed for what another one's return raises
             fold(round_)
+        self._tries.at = None
 
     def _not_sent(self, failed: StepFailed, round_: Round) -> None:
         """No router can be told of the attempt: it has failed."""

@@ -35,9 +35,6 @@ from shared.contracts.event import JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
-from shared.telemetry import logs
-
-log = logs.get(__name__)
 
 OUTCOME_BYTES = 120 * 1024
 """Largest outcome that is folded, and largest answer of a job, as JSON: it is written again in events, in the result, and quoted in

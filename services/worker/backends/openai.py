@@ -57,7 +57,7 @@ class OpenAIBackend:
             raise ModelCallFailed(K.MODEL_ERROR, error_text(answer))
         rows = sorted(answer.get("data") or (), key=lambda row: count(row.get("index")))
         yield Completion(
-            call.answer(embeddings=vectors_of(call.step, [row["embedding"] for row in rows])),
+            call.answer(embeddings=vectors_of(call.step, [row.get("embedding") for row in rows])),
             Usage(calls=1, prompt_tokens=count(mapping(answer.get("usage")).get("prompt_tokens"))),
         )
 

@@ -123,7 +123,7 @@ class ToolsFile(_Strict):
 
 def read_tools(path: str) -> ToolsFile:
     """Raises ConfigurationError, which quotes nothing of the file."""
-    return operators_file(path, "tools", ToolsFile, yaml.safe_load, "YAML")
+    return operators_file(path, "tools", ToolsFile, yaml.safe_load, "YAML or JSON")
 
 
 def token(variable: str | None) -> dict[str, str]:

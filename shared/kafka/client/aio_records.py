@@ -118,8 +118,8 @@ class Records(fetcher.PartitionRecords):
 class Batches:
     """aiokafka's MemoryRecords: the batches of one partition of an answer. The last one may be cut off and is then left."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
+    def __init__(self, data: bytes | None) -> None:
+        self._data = memoryview(data or b"")  # an answer may say that there is nothing at all
         self._at = 0
 
     def size_in_bytes(self) -> int:

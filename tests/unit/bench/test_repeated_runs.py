@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +16,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from infra.lab.bench import backlog, cancel, delays, machine
+from infra.lab.bench import backlog, cancel, delays, machine, runner
 from infra.lab.bench.__main__ import BENCHES, main
 from infra.lab.bench.figures import Budget, Figures, Spread, Verdict, by_figure, cell, median_of, most_of
 from infra.lab.bench.report import FORMAT, RECORDS, Report, Table, comparison
 from infra.lab.bench.runner import Bench, Lab, Unmeasured, command, option
+from infra.lab.chaos import chaos
+from infra.native.errors import StartFailed
 
 FACTS = machine.facts() | {"load_before": 0.0, "cores": 2, "cpu": "a processor", "commit": "abc", "date": "2026-01-31"}
 RUNS = [{"p50_ms": 1.0, "lost": 0.0}, {"p50_ms": 9.0, "lost": 1.0}, {"p50_ms": 2.0, "lost": 0.0}]
@@ -89,6 +93,9 @@ def test_a_later_run_is_compared_with_the_json() -> None:
     slower = report(runs=[{**run, "p50_ms": 2 * run["p50_ms"]} for run in RUNS]).document()
     assert list(comparison(old, slower)) == [head, "  p50_ms: 2 -> 4 (+100%)"]
     assert list(comparison(old, {**old, "options": {"jobs": 8, "repeats": 3}}))[1] == "  with other options: jobs 7 -> 8"
+    elsewhere = {**old, "options": {**old["options"], "servers": "given"}}
+    assert list(comparison(old, elsewhere))[1] == "  with other options: servers None -> given"
+    assert list(comparison(elsewhere, old))[1] == "  with other options: servers given -> None"
     assert "not compared" in next(comparison({**old, "format": FORMAT + 97}, old))
 
 
@@ -99,7 +106,33 @@ def test_every_record_is_read_and_is_of_a_bench() -> None:
         assert kept["bench"] == path.stem
         assert list(comparison(kept, kept))[1:] == []
         options = {parameter.opts[0].lstrip("-").replace("-", "_") for parameter in bench(path.stem).options}
-        assert set(kept["options"]) <= options | {"repeats"}, path.stem
+        assert set(kept["options"]) <= options | {"repeats", "partitions"}, path.stem
+
+
+@pytest.mark.parametrize(("name", "said"), [("calibrate", "requests 25 -> 40"), ("idle", "settle 25.0 -> 120.0")])
+def test_a_record_of_other_options_than_todays_is_said_to_be_one(name: str, said: str, tmp_path: Path) -> None:
+    """These two were made with other values than the defaults; nothing else is said to differ. What is only written is no option."""
+    kept, file = json.loads((RECORDS / f"{name}.json").read_text()), tmp_path / "it.json"
+    runs = iter(kept["runs"])
+    written = ["--spec", str(tmp_path / "measured.yaml")] if name == "calibrate" else []
+    one = command(name, replace(bench(name), measure=lambda *_, **__: next(runs)))
+    ended = CliRunner().invoke(one, ["--lenient", "--json", str(file), *written])
+    assert ended.exit_code == 0, ended.output
+    assert [line for line in ended.stdout.splitlines() if "other options" in line] == [f"  with other options: {said}"]
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_what_a_bench_needs_is_installed_first(name: str) -> None:
+    """By every target that starts a Kafka, and by no other one."""
+    target = name if name in ("bench", "chaos") else f"bench-{name}"
+    steps = subprocess.run(["make", "-n", target], capture_output=True, text=True, check=True, cwd=RECORDS.parents[2]).stdout
+    wanted = "tests" if name == "patterns" else "kafka"  # the small model runs on libgomp
+    assert (f"--packages --before {wanted}" in steps) is (bench(name).needs_kafka or name == "chaos")
+
+
+def test_what_is_missing_is_told_before_what_takes_minutes() -> None:
+    steps = subprocess.run(["make", "-n", "test"], capture_output=True, text=True, check=True, cwd=RECORDS.parents[2]).stdout
+    assert steps.index("--packages --before tests") < steps.index("infra.native.fetch\n") < steps.index("ruff")
 
 
 def bench(name: str) -> Bench:
@@ -118,7 +151,7 @@ def test_every_bench_is_a_command_with_the_same_options(name: str) -> None:
     assert CliRunner().invoke(main, [name, "--repeats", "0"]).exit_code == 2
 
 
-def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(tmp_path: Path) -> None:
+def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One loop for all runs, what is kept is started once, quick makes the unchosen options small, what fails to be measured is told."""
     seen: list[Any] = []
 
@@ -146,8 +179,54 @@ def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(tmp_path: Pa
     assert json.loads(file.read_text())["runs"] == [{"jobs": 7.0}] * 2
     assert CliRunner().invoke(one, ["--quick", "--json", str(file)]).exit_code == 0
     assert json.loads(file.read_text())["options"] == {"jobs": 1, "repeats": 1, "quick": True}
+    monkeypatch.setattr(runner, "RECORDS", tmp_path / "records")
+    record = tmp_path / "records" / "some.json"
+    refused = CliRunner().invoke(one, ["--quick", "--json", str(record)])
+    assert (refused.exit_code, "no record is made" in refused.output, record.exists()) == (2, True, False)
     failed = CliRunner().invoke(one, ["--quick", "--jobs", "13"])
     assert (failed.exit_code, "nothing came" in failed.output) == (1, True)
+
+
+def test_what_a_run_stands_on_is_told_with_its_options(tmp_path: Path) -> None:
+    """A Kafka that was given, and what the bench found in settings."""
+
+    def measure(lab: Lab, repeat: int) -> Figures:
+        """What it measures."""
+        lab.options["partitions"] = {"home_partitions": 6}
+        return {"one": 1.0}
+
+    file = tmp_path / "it.json"
+    assert CliRunner().invoke(command("some", Bench(measure, "nothing")), ["--servers", "x:1", "--json", str(file)]).exit_code == 0
+    assert json.loads(file.read_text())["options"] == {"repeats": 3, "servers": "given", "partitions": {"home_partitions": 6}}
+
+
+def test_what_is_kept_is_kept_by_its_arguments() -> None:
+    """Also by such that cannot be hashed."""
+    begun: list[Any] = []
+
+    @contextmanager
+    def started(what: Any, *, more: int = 0) -> Any:
+        begun.append((what, more))
+        yield len(begun)
+
+    with Lab() as lab:
+        assert [lab.kept(started, what) for what in (1, 2, {"a": 1}, {"a": 1}, 2)] == [1, 2, 3, 3, 2]
+        assert [lab.kept(started, 1, more=1), lab.kept(started, 1)] == [4, 1]
+
+
+def test_each_chaos_run_has_a_directory_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else the next one finds the broker's data of the last one; what an earlier command left is refused, too."""
+
+    def running(directory: Path, *_: Any) -> Any:
+        raise StartFailed(f"{directory.name} is empty: {not list(directory.iterdir())}")
+
+    monkeypatch.setattr(chaos, "running", running)
+    own: dict[str, Any] = {"jobs": 100, "seed": 1, "rate": 1.0, "brokers": 1, "only": (), "logs": tmp_path / "logs"}
+    for repeat in (0, 1):
+        with pytest.raises(click.ClickException, match=f"{repeat + 1} is empty: True\n"):
+            chaos.measure(Lab(), repeat, **own)
+    with pytest.raises(click.UsageError, match="is there already"):
+        chaos.measure(Lab(), 0, **own)
 
 
 def backlog_figures() -> dict[str, float]:

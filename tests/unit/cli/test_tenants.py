@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from infra.cli.main import main
 from infra.cli.rest import Api
+from shared.contracts.budget import TenantLimits
 
 SHOWN = {
     "id": "acme",
@@ -55,6 +56,27 @@ def test_put_declares_policies(asked: list[tuple[str, str, Any]], tmp_path: Path
     file.write_text("no json")
     assert tutti("put", "acme", "--policies", str(file)).exit_code != 0
     assert len(asked) == 1
+
+
+def test_set_changes_what_is_named_and_nothing_else(asked: list[tuple[str, str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over every limit that can be named: all others are sent as they were."""
+    policy = {"direction": "input", "checks": {"secrets": True}, "action": "block"}
+    cache = {"allowed": False, "mode": "exact", "scope": "global", "ttl": 60.0, "threshold": 0.97}
+    before = TenantLimits.model_validate({
+        "calls": 1, "tokens": 2, "cost": 3.0, "concurrent_jobs": 4, "soft": 0.5, "choice": False, "cache": cache, "policies": [policy],
+        "job": {"calls": 5, "tokens": 6, "cost": 7.0, "depth": 8},
+    }).model_dump(mode="json", exclude_none=True)  # fmt: skip
+    assert before.keys() == TenantLimits.model_fields.keys(), "each is declared, so that each would be missed"
+    monkeypatch.setitem(SHOWN, "limits", before)
+    for name in ("calls", "tokens", "cost", "concurrent-jobs", "soft"):
+        assert tutti("set", "acme", f"--{name}", "1").exit_code == 0
+        assert asked[-1] == ("PUT", "/v1/tenants/acme", before | {name.replace("-", "_"): 1})
+    assert tutti("set", "acme", "--job-calls", "9").exit_code == 0
+    assert asked[-1][2] == before | {"job": before["job"] | {"calls": 9}}
+    assert tutti("set", "acme", "--cache-ttl", "9").exit_code == 0
+    assert asked[-1][2] == before | {"cache": cache | {"ttl": 9.0}}
+    assert tutti("set", "acme").exit_code == 0
+    assert asked[-1][2] == before
 
 
 def test_list_show_and_remove(asked: list[tuple[str, str, Any]]) -> None:

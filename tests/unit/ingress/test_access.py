@@ -83,7 +83,7 @@ def test_a_key_is_bound_to_its_tenant_and_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "neither JSON nor TOML"),
+        ("{", "is not TOML, or JSON by its ending"),
         ('{"keys": []}', "at keys"),
         (json.dumps({"keys": [entry(), entry(name="b")]}), "same digest"),
         (json.dumps({"keys": [entry(), entry(digest=digest("x"))]}), "same name"),

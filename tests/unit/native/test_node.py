@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.native import node, ollama_server
+from infra.native import node, ollama_server, ports
+from infra.native.embedded import packages
+from infra.native.install import Need
 from infra.native.node import ModelNode
 from infra.native.settings import NativeSettings
+from infra.native.stack import Stack
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,23 @@ def test_a_node_that_no_longer_answers_is_not_current(tmp_path: Path) -> None:
     settings = NativeSettings(home=tmp_path)
     node.remember(settings.stack_home, ModelNode("running", "http://127.0.0.1:9", "gone", ("m",)))
     assert node.current(settings) is None
+
+
+def test_a_simulated_node_tells_what_a_real_one_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the command, and in every status: it was chosen long before somebody looks."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    monkeypatch.setattr(packages, "NEEDS", (Need("libnone.so.0", ("libnone0",), "llama.cpp runs on it", library=True),))
+    settings = NativeSettings(home=tmp_path, cache=tmp_path / "cache", node_port=ports.free_ports(1)[0])
+    simulated = node.start(settings.model_copy(update={"node": "simulator"}), print)
+    try:
+        node.remember(settings.stack_home, simulated)
+        row = next(row for row in Stack(settings, print).status() if row.simulated)
+        assert "`libnone.so.0` (llama.cpp runs on it) is missing; install with: " in row.remedy
+        assert "libnone0" in row.remedy
+    finally:
+        assert simulated.daemon is not None
+        simulated.daemon.stop(node.STOP_SECONDS)
 
 
 def test_no_choice_and_a_broken_note_are_no_node(tmp_path: Path) -> None:

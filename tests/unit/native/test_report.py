@@ -21,6 +21,8 @@ def test_a_simulated_node_is_said_loudly() -> None:
     simulated = Row("model node", "ready", "simulator", simulated=True)
     assert any("SIMULATED" in warning for warning in report.warnings([READY, simulated]))
     assert not any("SIMULATED" in warning for warning in report.warnings([READY, ELSEWHERE]))
+    mended = Row("model node", "ready", "simulator", simulated=True, remedy="`x` is missing; install with: y")
+    assert any(warning.endswith("For a real one: `x` is missing; install with: y") for warning in report.warnings([mended]))
 
 
 def test_rows_have_a_cell_for_each_title() -> None:

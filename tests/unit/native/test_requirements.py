@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from infra.native import install
+from infra.native import fetch, install
 from infra.native.errors import MissingTool, NativeError
 from infra.native.install import Need
 from infra.native.paths import locked, writing
+from infra.native.settings import NativeSettings
+from infra.native.stack import Stack
 from tests.support.native import required
 
 
@@ -76,3 +79,53 @@ def test_a_library_is_a_need_like_a_program() -> None:
     """What the loader finds is not missing; a wheel may need a library that a bare machine lacks."""
     there, absent = Need("libc.so.6", ("libc6",), "everything", library=True), Need("libnone.so.0", ("none",), "nothing", library=True)
     assert install.missing(there, absent) == [absent]
+
+
+@pytest.fixture
+def lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Something is missing, and root may call an apt-get that fails; the folder of that."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv(install.FORBID, raising=False)
+    monkeypatch.setitem(fetch.NEEDS, "up", lambda _: (Need("no-such", ("one",), "for this"),))
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho E: no network >&2\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    return tmp_path
+
+
+def test_packages_fail_as_a_target_and_are_told_once_as_a_step(monkeypatch: pytest.MonkeyPatch, lacking: Path) -> None:
+    """Why apt-get failed is told in both; what only an administrator can install is left to the next step to tell."""
+    alone, step = ["--packages"], ["--packages", "--before", "up"]
+    failed = [CliRunner().invoke(fetch.main, words) for words in (alone, step)]
+    assert [ended.exit_code for ended in failed] == [1, 0]
+    assert all("`no-such` (for this) is missing, and `apt-get install" in ended.stderr for ended in failed)
+    monkeypatch.setenv(install.FORBID, "1")
+    forbidden = [CliRunner().invoke(fetch.main, words) for words in (alone, step)]
+    assert [ended.exit_code for ended in forbidden] == [1, 0]
+    assert "install with: apt-get install -y --no-install-recommends one" in forbidden[0].stderr
+    assert forbidden[1].output == ""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ollama", "expected"),
+    [
+        ({}, False, ["java", "mvn", "libgomp.so.1"]),
+        ({"kafka_servers": "kafka:9092"}, False, ["libgomp.so.1"]),
+        ({}, True, ["java", "mvn"]),
+        ({"kafka_servers": "kafka:9092"}, True, []),
+        ({"kafka_servers": "kafka:9092", "node": "embedded"}, True, ["libgomp.so.1"]),
+        ({"node": "simulator"}, False, ["java", "mvn"]),
+    ],
+)
+def test_nothing_is_needed_for_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: dict[str, str], ollama: bool, expected: list[str]
+) -> None:
+    """A Kafka that is named and an Ollama on the PATH: neither Java nor libgomp. Benches start a Kafka of their own all the same."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    if ollama:
+        (tmp_path / "ollama").touch(0o755)
+    settings = NativeSettings(home=tmp_path / "home", cache=tmp_path / "cache").model_copy(update=chosen)
+    assert [need.name for need in Stack(settings, print).needs()] == expected
+    assert [need.name for need in fetch.NEEDS["up"](settings)] == expected
+    assert [need.name for need in fetch.NEEDS["kafka"](settings)] == ["java", "mvn"]

@@ -16,14 +16,14 @@ from shared.topics import Topics
 
 
 class Endpoint(InProcessBackend):
-    """Three models, of which these are in memory."""
+    """Models, of which these are in memory."""
 
     def __init__(self) -> None:
-        super().__init__(("a", "b", "c"))
+        super().__init__(tuple("abcdefgh"))
         self.loaded = {"a"}
 
     async def models(self) -> tuple[NodeModel, ...]:
-        return tuple(NodeModel(name=name, resident=name in self.loaded) for name in "abc")
+        return tuple(NodeModel(name=name, resident=name in self.loaded) for name in "abcdefgh")
 
 
 def registered(most: int | None) -> tuple[Endpoint, Registration]:
@@ -71,6 +71,15 @@ def test_no_load_puts_out_what_runs() -> None:
     assert one.holds("b", set)
     assert not one.holds("b", lambda: {"c"})
     assert registered(2)[1].holds("b", lambda: {"c"})
+
+
+def test_what_nobody_counts_leaves_memory_for_nothing() -> None:
+    """An endpoint that neither manages models nor is told how many it holds: more than are usual stay."""
+    endpoint, found = registered(None)
+    endpoint.loaded = set("abcdefg")
+    asyncio.run(found.refresh())
+    found.uses("h")
+    assert found.resident == tuple("abcdefgh")
 
 
 def test_who_runs_is_asked_only_where_it_decides() -> None:
