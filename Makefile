@@ -50,9 +50,9 @@ test: fetch check ## All promises: check, then models, simulated clusters, integ
 	$(PYTEST) -q -n $(or $(BROKERS),3) --dist loadgroup --no-loadscope-reorder -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration
 
-test-proofs: fetch ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka.
+test-proofs: fetch ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka, and whether the bench works.
 	$(PYTEST) -q -n auto -k planted_bug tests/model tests/simulated
-	$(PYTEST) -q tests/chaos
+	$(PYTEST) -q tests/chaos tests/load
 
 test-semantic: ## The cache's own embedder on the real sentence-transformers (6 GB, an environment of its own), with a tiny model made there.
 	@infra/native/venv.sh .venv-semantic requirements-semantic.lock
