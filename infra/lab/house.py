@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import click
@@ -40,26 +38,15 @@ def count(root: Path) -> dict[str, float]:
     return found
 
 
-def twice(files: dict[Path, str]) -> list[tuple[str, str]]:
-    """Where runs of lines of one service stand again in another one: (place, place), each run once. Imports are no logic."""
-    places = defaultdict(list)
+def twice(files: dict[Path, str]) -> list[str]:
+    """Runs of lines that stand in two services; a longer one counts for each of its lines that begins one. Imports are no logic."""
+    services = defaultdict(set)
     for path, text in files.items():
-        code = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        code = [(number, line) for number, line in code if not line.startswith(("from ", "import ", "#"))]
+        code = [line.strip() for line in text.splitlines() if not line.strip().startswith(("from ", "import ", "#"))]
+        code = [line for line in code if line]
         for first in range(len(code) - RUN + 1):
-            places["\n".join(line for _, line in code[first : first + RUN])].append((path, code[first][0], first))
-    pairs = [
-        (one, other) for found in places.values() for one in found for other in found if one[0].parts[1] < other[0].parts[1]
-    ]  # fmt: skip
-    return list(_longest(pairs))
-
-
-def _longest(pairs: list[tuple[tuple[Path, int, int], tuple[Path, int, int]]]) -> Iterator[tuple[str, str]]:
-    """A run that goes on is one: pairs of places that move together."""
-    ordered = sorted(pairs, key=lambda pair: (pair[0][0], pair[1][0], pair[0][2] - pair[1][2], pair[0][2]))
-    for (one, other, _), run in groupby(ordered, key=lambda pair: (pair[0][0], pair[1][0], pair[0][2] - pair[1][2])):
-        first = next(run)
-        yield f"{one}:{first[0][1]}", f"{other}:{first[1][1]}"
+            services["\n".join(code[first : first + RUN])].add(path.parts[1])
+    return [run for run, found in services.items() if len(found) > 1]
 
 
 def _lines(text: str) -> int:
