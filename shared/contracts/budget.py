@@ -13,6 +13,12 @@ from shared.contracts.limits import Limits
 
 ALWAYS = 0
 """The day of what is not counted by days: concurrent jobs."""
+DAY_SECONDS = 86_400
+
+
+def day_of(wall: float) -> int:
+    """The UTC day, counted from 1970-01-01."""
+    return int(wall // DAY_SECONDS)
 
 
 class TenantLimits(Contract):

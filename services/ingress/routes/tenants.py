@@ -17,12 +17,11 @@ from services.ingress.problems import Problem, Refused
 from services.ingress.routes.asking import Routes, as_json, body_of, caller, named
 from shared.access import Right
 from shared.contracts.base import TENANT
-from shared.contracts.budget import TenantLimits
+from shared.contracts.budget import TenantLimits, day_of
 from shared.validators.checks import check_settings
 
 KIND = "tenant"
 _BODY_BYTES = 16 * 1024
-_DAY_SECONDS = 86_400
 
 
 class TenantView(BaseModel):
@@ -70,7 +69,7 @@ class _TenantRoutes:
 
     def _view(self, name: str) -> TenantView:
         tenants = self._door.tenants
-        today = int(self._door.clock.wall() // _DAY_SECONDS)
+        today = day_of(self._door.clock.wall())
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
 
 

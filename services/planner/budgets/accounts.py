@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
-from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, drop_past_days, neared, plus, recent
+from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, decide, drop_past_days, neared, plus, recent
 from services.planner.draft import Draft, Tell
 from services.planner.kept import Changing
 from shared.contracts.budget import (
@@ -22,6 +22,7 @@ from shared.contracts.budget import (
     TenantAccount,
     TenantLimitNeared,
     TenantLimits,
+    day_of,
 )
 from shared.telemetry import logs, metrics
 

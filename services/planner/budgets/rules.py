@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from services.planner.draft import Draft
 from services.planner.kept import Kind
 from shared.contracts.base import at_most
-from shared.contracts.budget import ALWAYS, Amounts, Share, TenantLimits
+from shared.contracts.budget import ALWAYS, DAY_SECONDS, Amounts, Share, TenantLimits, day_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage
 
@@ -55,7 +55,6 @@ Dimension = Literal["calls", "tokens", "micros", "jobs"]
 DIMENSIONS: tuple[Dimension, ...] = ("calls", "tokens", "micros", "jobs")
 NOTHING = Amounts()
 ONE_JOB = Amounts(jobs=1)
-_DAY_SECONDS = 86_400
 _JOB_SECONDS = 5.0
 """When it is worth coming again while all concurrent jobs run."""
 _PARTS = 8
@@ -88,11 +87,6 @@ class _Deal(NamedTuple):
 
     total: Amounts
     short: tuple[Dimension, ...]
-
-
-def day_of(wall: float) -> int:
-    """The UTC day, counted from 1970-01-01."""
-    return int(wall // _DAY_SECONDS)
 
 
 def recent(day: int, today: int) -> bool:
@@ -205,7 +199,7 @@ def reached(dimension: Dimension, bound: int, need: int, wall: float) -> Failure
     the limit never fits.
     """
     amount = f"{bound / MICROS:g}" if dimension == "micros" else str(bound)
-    again = _JOB_SECONDS if dimension == "jobs" else (day_of(wall) + 1) * _DAY_SECONDS - wall
+    again = _JOB_SECONDS if dimension == "jobs" else (day_of(wall) + 1) * DAY_SECONDS - wall
     return Failure(
         kind=FailureKind.LIMIT,
         message=f"the tenant's limit of {amount} {named(dimension)}{'' if dimension == 'jobs' else ' a day'} is reached",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from services.planner.budgets.rules import day_of
 from services.planner.budgets.shares import Wants
 from services.planner.deciding import driving
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Round
 from services.planner.state.funds import TIMER, need_of
+from shared.contracts.budget import day_of
 from shared.contracts.event import StepFunded
 from shared.processing.tries import Chore
 

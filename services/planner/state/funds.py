@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from services.planner.budgets.accounts import Accounts
-from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
+from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, minus, of_usage, plus
 from services.planner.budgets.shares import Shares, Wants
 from services.planner.draft import Draft
 from services.planner.job.limits import calls_of
@@ -24,6 +24,7 @@ from shared.contracts.budget import (
     BudgetRecalled,
     BudgetRequested,
     TenantLimits,
+    day_of,
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage

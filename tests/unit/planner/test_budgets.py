@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.budgets.accounts import Accounts
-from services.planner.budgets.rules import BudgetPolicy, bounds, day_of, decide, neared, of_usage, plus, reached
+from services.planner.budgets.rules import BudgetPolicy, bounds, decide, neared, of_usage, plus, reached
 from services.planner.draft import Draft, Tell
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, Share, TenantAccount, TenantLimits
 from shared.contracts.chat import FinishReason
@@ -21,7 +21,7 @@ from shared.contracts.usage import Usage
 from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, published, renewed, sent_after, succeeded, two_steps
 
 WALL = 1_700_000_000.0
-TODAY = day_of(WALL)
+TODAY = int(WALL // 86_400)
 CALL = Amounts(calls=1)
 
 
