@@ -1,9 +1,9 @@
 """`python -m infra.lab.walk [--job chat|maestro|cached]`: how many functions of how many files a job enters on its way, and how often the
 way changes file.
 
-The real services on the in-memory log, a backend that answers by itself (simulated: no model), a store of answers in memory. A function
-counts once, where it is first entered; what also runs while nothing is asked for does not count, nor does the stand-in for Kafka. Figures:
-decision 0026.
+The real services on the in-memory log, a backend that answers by itself (simulated: no model), a store of answers in memory, under virtual
+time: the same code gives the same figures. A function counts once, where it is first entered; what also runs while nothing is asked for
+does not count, nor does the stand-in for Kafka. Figures: decision 0026.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import click
 
 from infra.lab.simulators.ollama.schema import instance
+from infra.lab.virtual_loop import run
 from services.cache.port import CacheEntry, Finding, FoundEntry
 from services.cache.redis_store import NothingKept
 from services.cache.settings import CacheSettings
@@ -29,6 +30,7 @@ from services.worker.backends.base import Completion, Delta, ModelCall
 from services.worker.backends.in_process import CHAT_MODEL, InProcessBackend
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
+from shared.contracts.node import Hardware
 from shared.kafka.memory.memory import MemoryLog
 from shared.processing.provision import ensure_topics
 from shared.service import Environment, Service
@@ -142,17 +144,21 @@ async def _ask(application: Any, job: str) -> int:
     return status
 
 
-async def walk(kind: str = "chat") -> Walk:
+def walk(kind: str = "chat") -> Walk:
     """Of a few jobs of this kind, none of them the first one: what all of them enter, in the order that changes file least often, since
     tasks run beside one another.
     """
+    return run(_walked(kind))
+
+
+async def _walked(kind: str) -> Walk:
     clock, settings = LoopClock(), ClusterSettings(topics=TopicSettings(home_partitions=1))
     log, topics = MemoryLog(clock), Topics(settings.topics)
     await ensure_topics(log, topics)
     services: dict[str, Service] = {}
     stop = asyncio.Event()
     own: dict[str, tuple[Any, ...]] = {
-        "worker": (WorkerSettings(backend="in_process", node="walked"), _Backend()),
+        "worker": (WorkerSettings(backend="in_process", node="walked"), _Backend(), Hardware()),
         "cache": (CacheSettings(), _Store()),
     }
     names = [service.name for service in SERVICES if not service.aside or (kind, service.name) == ("cached", "cache")]
@@ -191,7 +197,7 @@ def _walk(found: Iterable[CodeType]) -> Walk:
 @click.option("--list", "listed", is_flag=True, help="Print the way itself.")
 def main(kind: str, listed: bool) -> None:
     """Count, and print."""
-    found = asyncio.run(walk(kind))
+    found = walk(kind)
     for step in found.steps if listed else ():
         click.echo(f"{step.file}: {step.function}")
     click.echo(f"{len(found.steps)} functions in {found.files} files, {found.changes} changes of file")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Log, Message, MissedRecords, TopicPartition
 from shared.sealing.sealed_log import SealedLog
 from tests.contract.log.cases import CASES
-from tests.support import virtual_loop
 from tests.support.log_bench import Bench, Case
 from tests.support.sealing import keys_file, sealing
 

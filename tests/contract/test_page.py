@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.lab import virtual_loop
 from services.sink.page.present import COLUMNS
 from services.sink.page.routes import files
 from services.sink.port import LETTERS
 from shared.contracts.headers import REPLAY_OF
-from tests.support import virtual_loop
 from tests.support.cluster.rest import Request
 from tests.support.ingress_world import until
 from tests.support.page_world import PROMPT, PageWorld

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from prometheus_client import REGISTRY
 
 from infra.cli import run as cli
+from infra.lab.virtual_loop import within
 from infra.native import http
 from infra.native.settings import NativeSettings
 from infra.native.stack import Stack
@@ -28,7 +29,6 @@ from shared.services import NAMES, listed
 from shared.topics import TopicSettings
 from tests.support.counter.app import ResultCounter, build
 from tests.support.stage import Stage
-from tests.support.virtual_loop import within
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tests.support.counter"

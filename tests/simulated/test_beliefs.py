@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.agents.beliefs import TELL_SECONDS, Beliefs, Judgement
 from shared.agents.table import Declarations
 from shared.contracts.agents import ModelCard, QueryKind
@@ -17,7 +18,6 @@ from shared.contracts.step import Step
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 HOMES, JOBS = 2, 24
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.ingress.replies.ends import Ends
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
@@ -26,7 +27,6 @@ from tests.support.cluster.laws.callers import LAW
 from tests.support.cluster.mutants.callers import CALLERS, RESTARTS
 from tests.support.cluster.simulation import simulate
 from tests.support.ingress_world import environment
-from tests.support.virtual_loop import run
 
 
 class Reading:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
@@ -17,7 +18,6 @@ from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import TopicPartition
 from shared.patterns.comparison import Comparison
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 JOBS: dict[str, dict[str, Any]] = {
     "acme/voted": {"pattern": "vote", "input": {"answer": "number", "samples": 3, "at_once": 1}, "options": {"seed": 100}},

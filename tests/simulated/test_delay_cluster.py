@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.delays import build_delayed
 from shared.topics import partition_of
 from tests.support.routing import step
 from tests.support.routing_cluster import Cluster, cluster, simulated
-from tests.support.virtual_loop import run
 
 TARGET = "jobs.standard"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from shared.contracts import headers
 from shared.contracts.credits import Credits, RouterPresence
@@ -22,7 +23,6 @@ from shared.kafka.port import Message, TopicPartition
 from shared.placement import why
 from shared.placement.parties import presence
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 MODEL = NodeModel(name="small:1b", context_length=8192, resident=True)
 PARTY = "p-1-planner"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from infra.lab import virtual_loop
 from services.sink.page.looking import Picture
 from shared.contracts import event as events
 from shared.kafka.port import TopicPartition
 from tests.simulated.test_sink import HOMES, SinkWorld, sinks
-from tests.support import virtual_loop
 from tests.support.sink_history import valid_events
 
 

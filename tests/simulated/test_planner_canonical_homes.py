@@ -7,6 +7,7 @@ import json
 from itertools import product
 from typing import Any
 
+from infra.lab.virtual_loop import within
 from services.planner.settings import PlannerSettings
 from shared.contracts import headers, ids
 from shared.contracts.base import CLASSES, PriorityClass
@@ -15,7 +16,6 @@ from shared.contracts.event import JobAccepted
 from shared.contracts.reply import Final
 from shared.contracts.result import Result, Status
 from tests.support.planner_world import World
-from tests.support.virtual_loop import within
 
 HOMES = 3
 BATCH, STANDARD = PriorityClass.BATCH, PriorityClass.STANDARD

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from services.worker.contexts import Contexts
 from shared.contracts import ids
@@ -37,7 +38,6 @@ from shared.services import group_of
 from tests.support import storms
 from tests.support.planner_world import World
 from tests.support.storms import quick_options
-from tests.support.virtual_loop import run
 
 DAY = 86_400.0
 SAID = "We talked at length about this and about that, and then about something else again. "

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.delay.app import build
 from services.delay.settings import DelaySettings
 from services.planner.settings import PlannerSettings
@@ -27,7 +28,6 @@ from shared.settings import ClusterSettings
 from tests.support.planner_traces import settled, simulated, starts
 from tests.support.planner_world import JumpingClock, World
 from tests.support.storms import befall
-from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))
 DAY = 86_400.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run, within
 from services.planner.app import Planner
 from services.planner.settings import PlannerSettings
 from services.planner.state.taken import unpacked
@@ -19,7 +20,6 @@ from shared.errors import LogUnavailable
 from shared.kafka.port import NewTopic, TopicPartition
 from tests.support.planner_traces import events, simulated
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run, within
 
 LARGE, SMALL = 300, 10
 HOMES = 6

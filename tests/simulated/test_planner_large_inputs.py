@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import within
 from services.planner.settings import PlannerSettings
 from shared.contracts import headers
 from shared.contracts.base import CLASSES, INLINE_BYTES, RECORD_BYTES
@@ -25,7 +26,6 @@ from shared.patterns import BUILT_IN
 from shared.processing.blobs import AT_ONCE, CHUNK_BYTES, BlobGone, Blobs
 from shared.topics import BLOB_DAYS
 from tests.support.planner_world import World
-from tests.support.virtual_loop import within
 
 HOMES = 3
 DAY = 86_400.0

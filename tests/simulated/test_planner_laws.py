@@ -10,10 +10,10 @@ import os
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.contracts.base import CLASSES
 from tests.support.planner_world import World
 from tests.support.storms import draw_faults, heal, quick_options, storm
-from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "40")))
 JOBS = 40

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from shared.contracts.chat import Answer
 from shared.contracts.step import Step
 from tests.simulated.test_planner_conversations import SAID, ask, known, known_ended, read, results, step_of, the_law
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 RECAP = '{"summary": "they spoke of %d things", "facts": ["fact %d"], "preferences": []}'
 

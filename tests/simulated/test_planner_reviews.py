@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from shared.contracts.event import PlannerStarted, StepAsked
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.review import ReviewDecided, ReviewGiven, ReviewOpened, Verdict
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 DAY = 86_400.0
 VERDICTS: tuple[Verdict, ...] = ("approve", "approve", "edit", "reject")

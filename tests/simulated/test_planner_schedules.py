@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.schedules.clockwork import run_id
 from services.planner.settings import PlannerSettings
 from shared.contracts.event import JobAccepted, JobSettled, ScheduleFired
@@ -20,7 +21,6 @@ from shared.topics import partition_of
 from tests.support.planner_traces import events, settled, simulated
 from tests.support.planner_world import World
 from tests.support.storms import befall
-from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))
 DAY = 86_400.0

@@ -11,6 +11,7 @@ import json
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from services.planner.shard import ahead
 from shared.contracts import ids
@@ -29,7 +30,6 @@ from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
 from tests.support.planner_traces import settled, simulated
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 
 def claimed(world: World, **changes: object) -> StepClaimed:

@@ -9,6 +9,7 @@ import asyncio
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from infra.verify.laws import LawKind
 from services.planner.settings import PlannerSettings
 from shared.contracts.event import PlannerStarted, StepAnswered
@@ -17,7 +18,6 @@ from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from tests.support.planner_traces import TWO_STEPS, events, settled, simulated, starts
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 
 @simulated

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import ChatMessage
@@ -20,7 +21,6 @@ from shared.kafka.port import Message, TopicPartition
 from shared.placement import why
 from tests.support.routing import MODEL, step
 from tests.support.routing_cluster import Cluster, cluster, simulated
-from tests.support.virtual_loop import run
 
 
 def numbered(count: int, **changes: Any) -> list[Step]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantLimits, TenantShare
 from shared.contracts.event import JobAccepted, JobSettled, StepAnswered
@@ -23,7 +24,6 @@ from shared.kafka.port import TopicPartition
 from shared.topics import partition_of
 from tests.support.planner_world import World
 from tests.support.storms import draw_faults, heal, quick_options, storm
-from tests.support.virtual_loop import run
 
 CHAIN = b"""{"prompt": "q%d", "pattern": "chain", "chain": [
   {"name": "first", "template": "one {input}"},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import within
 from services.planner.app import Planner
 from shared.contracts.base import PriorityClass
 from shared.contracts.outcome import StepRouted
@@ -26,7 +27,6 @@ from tests.support.planner_world import World
 from tests.support.routing import step as make_step
 from tests.support.routing_cluster import Cluster
 from tests.support.routing_cluster import simulated as on_cluster
-from tests.support.virtual_loop import within
 
 with_two_homes = within(lambda: World(homes=2))
 BATCH, STANDARD = PriorityClass.BATCH, PriorityClass.STANDARD

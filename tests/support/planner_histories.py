@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from infra.lab.virtual_loop import run
 from services.planner.settings import PlannerSettings
 from shared.agents.table import Declarations
 from shared.contracts.agents import Declared, ModelCard, Tool
@@ -31,7 +32,6 @@ from shared.contracts.versions import NEWEST
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
 
 FOLDER = Path(__file__).parents[1] / "contract" / "histories"
 USAGE = Usage(calls=1, prompt_tokens=12, completion_tokens=7, cost=0.25)

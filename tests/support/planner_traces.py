@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from infra.lab.virtual_loop import within
 from shared.kafka.port import TopicPartition
 from tests.support.planner_world import World
-from tests.support.virtual_loop import within
 
 TWO_STEPS = b"""{"prompt": "q", "pattern": "chain",
   "chain": [{"name": "first", "template": "one {input}"}, {"name": "second", "template": "two {first}"}]}"""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
+from infra.lab.virtual_loop import within
 from services.delay.app import build as build_delay
 from services.delay.settings import DelaySettings
 from services.router.app import build as build_router
@@ -27,7 +28,6 @@ from shared.service import Service
 from shared.topics import Topics, TopicSettings
 from tests.support.routing import node as make_node
 from tests.support.stage import Stage
-from tests.support.virtual_loop import within
 
 STANDARD = PriorityClass.STANDARD
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import uvicorn
 
+from infra.lab import virtual_loop
 from infra.lab.simulators.ollama.core import SimulatedOllama
 from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
 from infra.lab.simulators.ollama.server import application
 from shared.clock import LoopClock, SystemClock
-from tests.support import virtual_loop
 
 SMALL = ModelParameters(name="small", size_gb=1, bytes_per_context_token=0)
 """Loads in 1 s, reads 1,000 and writes 10 tokens/s on `STEADY`."""

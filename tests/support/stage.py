@@ -23,7 +23,7 @@ from shared.topics import Topics, TopicSettings
 
 
 class Stage:
-    """`topics` are made at once. Use under `tests.support.virtual_loop`."""
+    """`topics` are made at once. Use under `infra.lab.virtual_loop`."""
 
     def __init__(self, topics: TopicSettings, *, clock: LoopClock | None = None, random: Random | None = None) -> None:
         self.clock = clock or LoopClock()

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from weakref import WeakSet
 
-from tests.support.virtual_loop import VirtualLoop
+from infra.lab.virtual_loop import VirtualLoop
 
 
 class State(Enum):

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.cache.port import CacheEntry, FoundEntry
 from services.cache.semantic.meanings import REMEMBERED, Semantic
 from services.cache.semantic.vectors import VectorSets
@@ -21,7 +22,6 @@ from shared.contracts.usage import Usage
 from shared.validators.questions.threshold import Label
 from tests.support.cache_store import MemoryCache
 from tests.support.meanings import ChosenEmbedder, MemoryVectors
-from tests.support.virtual_loop import run
 
 RED, BLUE = "a" * 64, "b" * 64
 STORED, SAME, OTHER = "How tall is Mount Everest?", "What is the height of Mount Everest?", "What is the height of Mount Fuji?"

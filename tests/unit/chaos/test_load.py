@@ -12,12 +12,12 @@ import pytest
 from infra.lab.chaos.jobs import NEVER, JobMix, Ledger
 from infra.lab.chaos.load import JobRefused, Load, Sender
 from infra.lab.chaos.run import _unless_broken
+from infra.lab.virtual_loop import run
 from shared.clock import LoopClock
 from shared.errors import SendFailed
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
 from shared.topics import Topics
-from tests.support.virtual_loop import run
 
 TOPICS = Topics()
 

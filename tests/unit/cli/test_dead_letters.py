@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from infra.cli.exits import Exit
 from infra.cli.main import main
+from infra.lab import virtual_loop
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import MADE_BY, REPLAY_OF
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.replay import Letter, original
-from tests.support import virtual_loop
 from tests.support.cli_stage import NOW, TOPICS, Stage
 from tests.support.planner_world import World
 

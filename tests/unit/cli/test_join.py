@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from infra.cli.cluster import Edge
 from infra.cli.exits import Exit
 from infra.cli.main import main
+from infra.lab import virtual_loop
 from infra.native.join import checks, mdns
 from infra.native.join.invitation import Invitation, read_token
 from shared.clock import LoopClock
@@ -22,7 +23,6 @@ from shared.kafka.port import Message, NewTopic
 from shared.partitions import TopicSettings
 from shared.processing.provision import ensure_topics
 from shared.topics import Topics
-from tests.support import virtual_loop
 
 TOPICS = Topics()
 SERVERS = "kafka.lan:9092"

@@ -169,7 +169,7 @@ async def test_a_course_that_breaks_off_is_told() -> None:
 
 def test_the_time_limit_is_kept() -> None:
     """Exit code 5; the job goes on."""
-    from tests.support.virtual_loop import run
+    from infra.lab.virtual_loop import run
 
     async def silence() -> AsyncIterator[Update]:
         await LoopClock().sleep(1e6)

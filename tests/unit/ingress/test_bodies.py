@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from infra.lab import virtual_loop
 from services.ingress.http.bodies import BODY_SECONDS, BodyBudget
 from services.ingress.http.exchange import CallHeaders, Receive, call_headers
 from services.ingress.problems import ClientGone, Refused
 from shared.clock import LoopClock
 from shared.errors import Overloaded, TooLarge
-from tests.support import virtual_loop
 
 LIMIT = 1_000
 

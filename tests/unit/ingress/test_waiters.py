@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from infra.lab import virtual_loop
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import ClientGone
 from services.ingress.replies.register import Guest
@@ -24,7 +25,6 @@ from shared.kafka.port import Appended, Message, TopicPartition
 from shared.processing.lane import Sent, may_be_written
 from shared.processing.outbox import FORGOTTEN_SECONDS, Outbox
 from shared.topics import Topics
-from tests.support import virtual_loop
 from tests.support.ingress_world import inline
 
 

@@ -16,9 +16,9 @@ from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.kafka.client.aio_fetch import HeedfulFetcher, heed_fetches
-from tests.support import virtual_loop
 
 PARTITIONS = [Theirs(topic, number) for topic in ("a", "b") for number in range(3)]
 ASKED = 5

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.errors import RecordTooLarge, SendFailed
 from shared.kafka import settings
@@ -18,7 +19,6 @@ from shared.kafka.client.aio_lane import InFlight
 from shared.kafka.client.aio_producer import AioProducer
 from shared.kafka.client.watchdog import UNHEARD_SECONDS
 from shared.kafka.port import Appended, Message, TopicPartition
-from tests.support import virtual_loop
 
 TP = TopicPartition("t", 0)
 
@@ -94,7 +94,7 @@ class Session:
         """aiokafka's client."""
 
 
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
+def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     virtual_loop.run(scenario())
 
 

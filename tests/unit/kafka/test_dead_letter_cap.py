@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition, Unreadable
@@ -17,7 +18,6 @@ from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds
 from shared.settings import ClusterSettings, DeadLetterCapSettings
 from shared.topics import Topics
-from tests.support import virtual_loop
 from tests.support.routing import FakeRecord
 
 TP = TopicPartition("steps.chat.standard", 3)

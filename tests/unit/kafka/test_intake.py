@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
@@ -15,7 +16,6 @@ from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds
 from shared.settings import DeadLetterCapSettings
 from shared.topics import Topics
-from tests.support.virtual_loop import run
 
 PARTITION = TopicPartition("t", 0)
 

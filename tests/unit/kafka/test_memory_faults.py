@@ -8,13 +8,13 @@ from random import Random
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.errors import CommitRefused, LogUnavailable, SendFailed
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
 from shared.kafka.settings import SILENCE_SECONDS
-from tests.support import virtual_loop
 from tests.support.log_bench import Recorder
 
 TP = TopicPartition("t", 0)

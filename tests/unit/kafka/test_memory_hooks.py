@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from random import Random
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from tests.support import virtual_loop
 
 TP = TopicPartition("t", 0)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.port import TopicPartition
 from shared.kafka.settings import PACE_RECORDS, PACE_SECONDS
-from tests.support import virtual_loop
 
 PARTITIONS = [TopicPartition("a", 0), TopicPartition("b", 0)]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.errors import ConfigurationError
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import NewTopic
 from shared.processing.provision import GRACE_SECONDS, differing, ensure_topics, first_look, new_topics
 from shared.topics import Topics, TopicSettings
-from tests.support import virtual_loop
 
 TOPICS = Topics(TopicSettings(prefix="x-", home_partitions=4))
 

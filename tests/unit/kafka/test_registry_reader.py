@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from infra.lab.virtual_loop import run
 from shared.clock import SystemClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic
 from shared.processing.registry import ENTRY_BYTES, follow_registry, registry_key
 from shared.topics import Topics
-from tests.support.virtual_loop import run
 
 TOPICS = Topics()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.errors import ConsumerGaveUp, LogError, LogUnavailable
 from shared.kafka.client.watchdog import AGAIN_SECONDS, UNHEARD_SECONDS, Hearing, Reason, Sight, Watchdog, WatchdogLimits
@@ -18,7 +19,6 @@ from shared.kafka.client.watched import WatchedConsumer, WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
 from shared.processing.tail import Tail
-from tests.support import virtual_loop
 from tests.support.log_bench import Recorder
 
 TP = TopicPartition("t", 0)

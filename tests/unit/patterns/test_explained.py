@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from infra.cli.answer import show_human
+from infra.lab.virtual_loop import run
 from shared.clock import LoopClock
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.result import Result, Status
@@ -19,7 +20,6 @@ from shared.kafka.port import NewTopic
 from shared.patterns.context import EXPLANATION_BYTES, explained
 from shared.processing.blobs import Blobs
 from shared.topics import Topics, TopicSettings
-from tests.support.virtual_loop import run
 
 FACTS = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=9),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.credits import Credits, RouterPresence
@@ -15,7 +16,6 @@ from shared.kafka.port import Message, TopicPartition
 from shared.placement.roster import STALE_SECONDS, LastHeard, heard, shown, state
 from shared.processing.provision import ensure_topics
 from shared.topics import Topics
-from tests.support import virtual_loop
 
 
 def node(name: str = "a", **changes: Any) -> Node:

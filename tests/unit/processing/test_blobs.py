@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.clock import LoopClock
 from shared.contracts.blob import BLOB_BYTES, BlobRef
 from shared.errors import LogError, TooLarge
@@ -16,7 +17,6 @@ from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import NewTopic, TopicPartition
 from shared.processing.blobs import CHUNK_BYTES, BlobGone, Blobs
 from shared.topics import Topics, TopicSettings
-from tests.support.virtual_loop import run
 
 TOPICS = Topics(TopicSettings(other_partitions=1))
 PLACE = TopicPartition(TOPICS.blobs, 0)

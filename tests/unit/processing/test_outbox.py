@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra.lab.virtual_loop import run, within
 from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import RECORD_BYTES
@@ -22,7 +23,6 @@ from shared.processing import outbox as outboxes
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.topics import Topics, TopicSettings
-from tests.support.virtual_loop import run, within
 
 RESULTS, REPLIES, CONTROLS = (TopicPartition(topic, 0) for topic in ("results", "replies", "controls"))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.headers import SEALED
@@ -22,7 +23,6 @@ from shared.sealing.key_ring import KeyRing
 from shared.sealing.sealed_log import PLAIN, SealedLog, sealed
 from shared.settings import ClusterSettings, SealingSettings
 from shared.topics import FAMILIES, Topics
-from tests.support import virtual_loop
 from tests.support.sealing import keys_file
 
 TOPICS = Topics()

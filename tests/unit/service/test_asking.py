@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from services.cache.semantic.cluster import TENANT, ClusterEmbedder
 from services.cache.semantic.embedding import EmbedderAway
 from shared.clock import LoopClock
@@ -25,7 +26,6 @@ from shared.processing.provision import ensure_topics
 from shared.service.asking import MOST_AT_ONCE, Asking
 from shared.topics import Topics
 from tests.support.ingress_world import environment
-from tests.support.virtual_loop import run
 
 VECTOR = (0.6, 0.8)
 

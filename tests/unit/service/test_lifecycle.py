@@ -9,13 +9,13 @@ from typing import cast
 
 import pytest
 
+from infra.lab.virtual_loop import run
 from shared.clock import LoopClock
 from shared.errors import ConfigurationError, ConsumerGaveUp
 from shared.kafka.port import Log
 from shared.service import Readiness
 from shared.service.lifecycle import EXIT_ANEW, EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, Life
 from shared.service.process import UNHEARD, word_of
-from tests.support.virtual_loop import run
 
 Course = Callable[[asyncio.Event], Awaitable[object]]
 

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.lab import virtual_loop
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.batching import LEAST_CHARACTERS, MOST_CHARACTERS, BatchBound, BatchingBackend
 from shared.clock import LoopClock
@@ -16,7 +17,6 @@ from shared.contracts.chat import Answer, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed, StepSucceeded
 from shared.contracts.usage import Usage
-from tests.support import virtual_loop
 from tests.unit.worker.scripted_backend import ScriptedBackend
 from tests.unit.worker.world import World, play, step
 

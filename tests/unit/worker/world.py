@@ -9,6 +9,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, TypeVar
 
+from infra.lab import virtual_loop
 from services.worker.app import WorkerService, build
 from services.worker.backends.base import Backend
 from services.worker.settings import WorkerSettings
@@ -24,7 +25,6 @@ from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
 from shared.processing.blobs import Blobs
 from shared.topics import TopicSettings
-from tests.support import virtual_loop
 from tests.support.stage import Stage
 
 Found = TypeVar("Found")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, TypeVar
 
 World = TypeVar("World")
+Result = TypeVar("Result")
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -53,7 +54,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual_now += max(0.0, seconds) if self._still < _MOST_TURNS else self._clock_resolution
 
 
-def run(main: Any) -> Any:
+def run(main: Coroutine[Any, Any, Result]) -> Result:
     """Like asyncio.run, under virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
