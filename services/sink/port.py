@@ -49,14 +49,16 @@ class Sum:
     expires_at: datetime | None = None
 
 
-class JobLife(NamedTuple):
-    """One use of a job's id: from the acceptance at `offset` on (NOWHERE: not seen). `settled`: offset of its end."""
+@dataclass(slots=True)
+class JobLife:
+    """One use of a job's id, as far as it must be known to place what comes: from the acceptance at `offset` on (NOWHERE: not seen).
+    `settled`: offset of its end.
+    """
 
-    job: str
     offset: int
-    tenant: str | None
-    settled: int | None
-    steps: Mapping[str, tuple[str, str]]
+    tenant: str | None = None
+    settled: int | None = None
+    steps: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Step → (agent, model)."""
     conversation: str | None = None
 
@@ -116,7 +118,7 @@ class Store(Protocol):
         """What the newest audit entry below `offset` says."""
         ...
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[tuple[str, JobLife]]:
         """All that is known of these ids."""
         ...
 

@@ -6,7 +6,6 @@ The filters' work is kept per demand until a node appears, changes or is lost, s
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from math import exp, inf
 from typing import NamedTuple
 
@@ -53,14 +52,7 @@ class Held(NamedTuple):
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """`candidates` (node, model) pairs could run it, none has a place for this party."""
-
-    candidates: int
-
-
-Choice = Chosen | Held | Busy | Unplaceable
+Choice = Chosen | Held | Unplaceable | None
 
 
 def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> PlaceRequest:
@@ -86,7 +78,7 @@ def choose(step: Step, nodes: Sequence[NodeView], now: float, policy: str = "hyb
     return found if isinstance(found, Unplaceable) else best(found, ask_of(step), Moment(now), policy)
 
 
-def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: str = "hybrid") -> Chosen | Held | Busy:
+def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: str = "hybrid") -> Chosen | Held | None:
     """The candidate of the least cost; equals are told apart by free places, then by name."""
     weighed = POLICIES[policy](found, ask, moment)
     chosen: Foreseen | None = None
@@ -97,7 +89,7 @@ def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: 
         if chosen is None or seen[0] < least or (seen[0] == least and _rank(seen) < _rank(chosen)):
             chosen, least = seen, seen[0]
     if chosen is None:
-        return Busy(len(found))
+        return None
     candidate = chosen.candidate
     if not chosen.now:
         moment.reserved[candidate.node] = moment.reserved.get(candidate.node, 0) + 1

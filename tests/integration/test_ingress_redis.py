@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobState, JobStatus
-from services.ingress.status.store import Position, RedisStatusStore
+from services.ingress.status.store import Position, StatusStore
 from shared.clock import SystemClock
 from shared.contracts.job import Job
 from shared.errors import StoreAway
@@ -28,8 +28,8 @@ from tests.support.ingress_world import QUICK, World, environment, running, unti
 pytestmark = pytest.mark.redis
 
 
-def open_store(url: str, **changes: Any) -> RedisStatusStore:
-    return RedisStatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
+def open_store(url: str, **changes: Any) -> StatusStore:
+    return StatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
 
 
 def view(job: str, offset: int, state: JobState = JobState.RUNNING) -> JobStatus:

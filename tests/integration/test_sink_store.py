@@ -68,8 +68,8 @@ async def test_an_upsert_is_the_same_when_it_is_repeated(mongo_url: str) -> None
             assert await store.write(batch) == 0
         rows = await store.find(USAGE, {"tenant": "t"}, order=[("at", -1)], limit=10)
         assert [(row["status"], row["at"], row["s"]["x1"]["agent"]) for row in rows] == [("succeeded", 5.0, "chat")]
-        (life,) = await store.lives("h.0", ["a", "b"])
-        assert (life.offset, life.tenant, life.settled, life.steps) == (0, "t", 9, {"x1": ("chat", "m")})
+        ((job, life),) = await store.lives("h.0", ["a", "b"])
+        assert (job, life.offset, life.tenant, life.settled, life.steps) == ("a", 0, "t", 9, {"x1": ("chat", "m")})
         assert await store.lives("h.1", ["a"]) == []
 
 

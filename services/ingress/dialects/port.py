@@ -183,7 +183,7 @@ class ModelShown(NamedTuple):
     resident: bool = False
 
 
-class Known(Protocol):
+class _Known(Protocol):
     """What may be asked for here, now."""
 
     def all(self) -> list[ModelShown]:
@@ -196,7 +196,7 @@ class Known(Protocol):
 class Inquired(NamedTuple):
     """What is asked besides a call: what stands in its path, and its body."""
 
-    known: Known
+    known: _Known
     params: Mapping[str, str]
     body: bytes
 

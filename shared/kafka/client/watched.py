@@ -19,7 +19,7 @@ from shared.kafka.port import Consumer, ConsumerOptions, Log, MissedRecords, Reb
 from shared.kafka.settings import CALL_SECONDS
 
 
-class Open(Protocol):
+class _Open(Protocol):
     """A client of the watchdog's own; `of_group`: which may commit, in a group beside the watched one."""
 
     async def __call__(self, of_group: bool = False) -> Consumer: ...
@@ -61,7 +61,7 @@ class WatchedConsumer:
     """Implements `port.Consumer`."""
 
     def __init__(
-        self, inner: Consumer, open_probe: Open, clock: Clock, limits: WatchdogLimits, missed: Callable[[Sequence[MissedRecords]], None]
+        self, inner: Consumer, open_probe: _Open, clock: Clock, limits: WatchdogLimits, missed: Callable[[Sequence[MissedRecords]], None]
     ) -> None:
         self._inner, self._open_probe, self._clock, self._limits, self._tell_missed = inner, open_probe, clock, limits, missed
         self._dog = Watchdog(limits)

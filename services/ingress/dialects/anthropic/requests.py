@@ -30,7 +30,7 @@ from shared.contracts.job import Job
 _MOST_BLOCKS = 10_000
 
 
-class ImageSource(Strict):
+class _ImageSource(Strict):
     """`base64` only: the cluster fetches nothing on a caller's behalf."""
 
     type: Literal["base64", "url", "file"]
@@ -251,7 +251,7 @@ def _result(block: Block, place: str) -> str:
 
 
 def _image(block: Block, place: str) -> str:
-    source = ImageSource.model_validate(block.source or {})
+    source = _ImageSource.model_validate(block.source or {})
     if source.type != "base64" or not source.data:
         raise UnsupportedParameter(f"{place}.content", "images are supported in base64 only")
     return source.data
