@@ -18,7 +18,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from services.sink.handlers import Valid
-from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Amount, Batch, Begun, Document, JobLife
+from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Batch, Begun, Document, JobLife
 from services.sink.settings import SinkSettings
 from shared.audit import BLOCK, digest, linked
 from shared.contracts import event as events
@@ -176,7 +176,7 @@ class HomeFold:
         day = day_of(one.at_ms)
         fields = {"home": self.name, "day": f"{day:%Y-%m-%d}", **about}
         id_ = blake2b("\0".join(map(str, fields.values())).encode(), digest_size=16).hexdigest()
-        batch.add(id_, fields, day + timedelta(days=self._settings.totals_days), Amount(one.offset, values))
+        batch.add(id_, fields, day + timedelta(days=self._settings.totals_days), one.offset, values)
 
     # The chain
 

@@ -32,7 +32,7 @@ class Upsert:
     most: Document = field(default_factory=dict)
 
 
-class Amount(NamedTuple):
+class _Amount(NamedTuple):
     """What one record adds to a total."""
 
     offset: int
@@ -45,7 +45,7 @@ class Sum:
 
     id: str
     fields: Document
-    amounts: list[Amount] = field(default_factory=list)
+    amounts: list[_Amount] = field(default_factory=list)
     expires_at: datetime | None = None
 
 
@@ -87,12 +87,12 @@ class Batch:
             found = self._upserts[collection, id_] = Upsert(collection, id_)
         return found
 
-    def add(self, id_: str, fields: Document, expires_at: datetime | None, amount: Amount) -> None:
-        """To a total."""
+    def add(self, id_: str, fields: Document, expires_at: datetime | None, offset: int, values: Mapping[str, int]) -> None:
+        """What the record at `offset` adds to a total."""
         found = self._sums.get(id_)
         if found is None:
             found = self._sums[id_] = Sum(id_, fields, expires_at=expires_at)
-        found.amounts.append(amount)
+        found.amounts.append(_Amount(offset, values))
 
     @property
     def upserts(self) -> Sequence[Upsert]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from services.sink.mongo import MongoStore
-from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch
+from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Batch
 from services.sink.queries import QUERIES
 from shared.errors import ConfigurationError, StoreAway
 
@@ -50,7 +50,7 @@ def job_row(batch: Batch, job: str, **fields: Any) -> None:
 
 def added(store_batch: Batch, id_: str, *offsets: int) -> Batch:
     for offset in offsets:
-        store_batch.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, Amount(offset, {"jobs": 1, "calls": offset}))
+        store_batch.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, offset, {"jobs": 1, "calls": offset})
     return store_batch
 
 

@@ -143,7 +143,7 @@ class MemoryBuckets:
         """Nothing is held."""
 
 
-class RedisBuckets(RedisStore):
+class _RedisBuckets(RedisStore):
     """Keys: `tutti:<prefix>bucket:{<name>}` → full_at."""
 
     def __init__(self, url: str, *, prefix: str, connections: int, timeout_seconds: float) -> None:
@@ -169,6 +169,6 @@ def bucket_store(settings: IngressSettings, prefix: str) -> BucketStore | None:
     """The buckets that all instances share; None: each has its own."""
     if not (settings.redis_url and settings.keys_file):
         return None
-    return RedisBuckets(
+    return _RedisBuckets(
         settings.redis_url, prefix=prefix, connections=settings.redis_connections, timeout_seconds=settings.redis_timeout_seconds
     )

@@ -48,16 +48,16 @@ class WatchedLog:
     def unheard(self) -> bool:
         return self._inner.unheard
 
-    async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> _WatchedConsumer:
         client_id, group = f"{options['client_id']}-watchdog", f"{options.get('group')}-watchdog"
 
         async def open_probe(of_group: bool = False) -> Consumer:
             return await self._inner.consumer(client_id=client_id, group=group if of_group else None)
 
-        return WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
+        return _WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
 
 
-class WatchedConsumer:
+class _WatchedConsumer:
     """Implements `port.Consumer`."""
 
     def __init__(

@@ -31,7 +31,7 @@ def or_none(value: Any) -> Any:
 Format = Annotated[Literal["json"] | JsonObject | None, BeforeValidator(or_none)]
 
 
-class ModelOptions(Strict):
+class _ModelOptions(Strict):
     """`options`. Those behind `stop` say how a node runs a model, which is the node's own matter: they do nothing."""
 
     temperature: float | None = Field(default=None, ge=0, le=5)
@@ -66,7 +66,7 @@ class ModelOptions(Strict):
     penalize_newline: bool | None = None
 
 
-class SaidMessage(Strict):
+class _SaidMessage(Strict):
     """One turn. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -83,7 +83,7 @@ class _Call(Asked):
 
     stream: bool | None = None
     format: Format = None
-    options: ModelOptions | None = None
+    options: _ModelOptions | None = None
     think: Think | None = None
     keep_alive: KeepAlive = None
     truncate: bool | None = None
@@ -110,7 +110,7 @@ class _Call(Asked):
 class OllamaChat(_Call):
     """The body of `POST /api/chat`."""
 
-    messages: tuple[SaidMessage, ...] = Field(default=(), max_length=1_000)
+    messages: tuple[_SaidMessage, ...] = Field(default=(), max_length=1_000)
     tools: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_TOOLS)
 
     @property
@@ -142,7 +142,7 @@ class OllamaEmbed(Asked):
 
     input: Text | Annotated[tuple[Text, ...], Field(max_length=512)] = ()
     truncate: bool | None = None
-    options: ModelOptions | None = None
+    options: _ModelOptions | None = None
     keep_alive: KeepAlive = None
     dimensions: Number | None = None
 
@@ -156,7 +156,7 @@ class OllamaEmbeddings(Asked):
     """The body of `POST /api/embeddings`, the older form for one text."""
 
     prompt: Text = ""
-    options: ModelOptions | None = None
+    options: _ModelOptions | None = None
     keep_alive: KeepAlive = None
     truncate: bool | None = None
 
@@ -251,7 +251,7 @@ def _embedding(request: OllamaEmbed | OllamaEmbeddings, texts: tuple[str, ...], 
 
 
 def _options(request: _Call) -> Options:
-    given = request.options or ModelOptions()
+    given = request.options or _ModelOptions()
     refuse_unsupported(given, _HARMLESS)
     return Options(
         temperature=given.temperature,
@@ -268,7 +268,7 @@ def _options(request: _Call) -> Options:
     )
 
 
-def _message(message: SaidMessage) -> ChatMessage:
+def _message(message: _SaidMessage) -> ChatMessage:
     return ChatMessage(
         role=message.role,
         content=message.content,
