@@ -28,6 +28,9 @@ What came of a *step* or *job* is not an exception but a `shared.contracts.Failu
 
 from __future__ import annotations
 
+from copyreg import __newobj__
+from typing import Any
+
 
 class TuttiError(Exception):
     """Something went wrong inside tutti."""
@@ -37,6 +40,10 @@ class TuttiError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or self.__class__.__name__).strip().splitlines()[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as it is: its constructor takes other things than it keeps."""
+        return __newobj__, (type(self), *self.args), self.__dict__
 
     @property
     def message(self) -> str:

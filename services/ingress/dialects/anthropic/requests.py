@@ -20,6 +20,7 @@ from services.ingress.dialects.port import (
     Terms,
     Unread,
     UnsupportedParameter,
+    functions,
     named_tools,
     refuse_unsupported,
 )
@@ -259,7 +260,7 @@ def _image(block: _Block, place: str) -> str:
 
 def _tools(request: Counted) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """The tools that the model may call, and whether it must. Of a named one, only that."""
-    tools, choice = tuple(map(_tool, request.tools)), request.tool_choice
+    tools, choice = functions(map(_tool, request.tools)), request.tool_choice
     if choice is None or choice.type == "auto":
         return tools, "auto"
     if choice.type == "none":

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, as_many, refuse_unsupported
+from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, as_many, functions, refuse_unsupported
 from shared.contracts.base import MOST, Image, JsonObject, Label, ModelName, Text
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.job import Job
@@ -211,7 +211,7 @@ def chat(request: OllamaChat, terms: Terms) -> Job:
     """Raises UnsupportedParameter, and as `Terms.job`."""
     if request.empty:
         return _loading(request, terms)
-    return _job(request, terms, messages=tuple(map(_message, request.messages)), tools=request.tools or ())
+    return _job(request, terms, messages=tuple(map(_message, request.messages)), tools=functions(request.tools or ()))
 
 
 def generate(request: OllamaGenerate, terms: Terms) -> Job:

@@ -21,6 +21,7 @@ from services.ingress.dialects.port import (
     UnsupportedParameter,
     as_many,
     function_name,
+    functions,
     named_tools,
     refuse_unsupported,
 )
@@ -239,10 +240,7 @@ def format_of(kind: str, schema: dict[str, Any] | None, param: str, where: str) 
 
 def _tools(request: ChatRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """The tools that the model may call, and whether it must. Of a named one, or a list of allowed ones, only those."""
-    tools = request.tools or ()
-    for number, tool in enumerate(tools):
-        if tool.get("type", "function") != "function" or not function_name(tool):
-            raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
+    tools = functions(request.tools or ())
     match request.tool_choice:
         case None | "auto":
             return tools, "auto"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AliasChoices, Field
 
 from services.ingress.dialects.openai.requests import AnyPart, Number, content_of, folded_seed, format_of, metadata_of
-from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, Unread, UnsupportedParameter, refuse_unsupported
+from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, Unread, UnsupportedParameter, functions, refuse_unsupported
 from shared.contracts.base import JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
@@ -247,7 +247,7 @@ def _format(text: _TextConfig | None) -> Literal["json"] | dict[str, Any] | None
 
 def _tools(request: ResponseRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """In the form of chats: there a function is inside, here its fields are the tool's own."""
-    tools = tuple(_tool(number, tool) for number, tool in enumerate(request.tools or ()))
+    tools = functions(map(_tool, request.tools or ()))
     match request.tool_choice:
         case None | "auto":
             return tools, "auto"
@@ -264,8 +264,6 @@ def _tools(request: ResponseRequest) -> tuple[tuple[dict[str, Any], ...], ToolCh
     raise UnsupportedParameter("tool_choice", "tool_choice is none, auto, required, or names a function of `tools`")
 
 
-def _tool(number: int, tool: dict[str, Any]) -> dict[str, Any]:
-    if tool.get("type") != "function" or not isinstance(tool.get("name"), str):
-        raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     function = {name: tool[name] for name in ("name", "description", "parameters", "strict") if tool.get(name) is not None}
-    return {"type": "function", "function": function}
+    return {"type": tool.get("type"), "function": function}
