@@ -28,8 +28,11 @@ What came of a *step* or *job* is not an exception but a `shared.contracts.Failu
 
 from __future__ import annotations
 
-from copyreg import __newobj__
 from typing import Any
+
+
+def _unchanged(kind: type[TuttiError], *args: Any) -> TuttiError:
+    return kind.__new__(kind, *args)
 
 
 class TuttiError(Exception):
@@ -43,7 +46,7 @@ class TuttiError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as it is: its constructor takes other things than it keeps."""
-        return __newobj__, (type(self), *self.args), self.__dict__
+        return _unchanged, (type(self), *self.args), self.__dict__
 
     @property
     def message(self) -> str:

@@ -40,7 +40,7 @@ Fold = Callable[[Any, int, float], None]
 """(event, its offset, when it was written in seconds of the log's time): one found in replay, in the log's order."""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Of the newest acknowledged event that tells all of a thing. `at`: when it was made, wall-clock seconds."""
 
     offset: int
@@ -66,7 +66,7 @@ class Kind(Generic[N, T]):
         self.things: dict[N, T] = {}
         self.events = events
         self._again, self._tidy, self._distance = again, tidy, distance
-        self.places: dict[N, _Place] = {}
+        self.places: dict[N, Place] = {}
         """In the order of offsets."""
         self._coming: set[N] = set()
         """On their way in this round."""
@@ -81,7 +81,7 @@ class Kind(Generic[N, T]):
         self._coming.discard(name)
         self.places.pop(name, None)
         if name in self.things:
-            self.places[name] = _Place(offset, at)
+            self.places[name] = Place(offset, at)
 
     def drop(self, name: N) -> T | None:
         """It is needed no longer."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from services.ingress.dialects import served
 from shared.clock import SystemClock
@@ -63,6 +64,7 @@ TOOLS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "/api/chat": (SAID, lambda name: {"type": "function", "function": {"name": name}}),
 }
 """Every route of a dialect that takes a caller's tools: the rest of its body, and a tool of this name."""
+NO_NAMES: tuple[Any, ...] = ("", " ", "\t", None, 5, {})
 
 
 def written(at: World) -> int:
@@ -116,14 +118,14 @@ async def test_a_sensible_value_passes(number: str) -> None:
 
 async def test_a_tool_that_has_no_name_is_refused_alike_by_every_dialect() -> None:
     """Nobody could call it, and what it was called by a model could not be told from nothing."""
-    bodies = [(dialect.path, dialect.request) for dialect in served()]
+    bodies: list[tuple[str, type[BaseModel]]] = [(dialect.path, dialect.request) for dialect in served()]
     bodies += [(asked.path, asked.body) for dialect in served() for asked in dialect.inquiries if asked.body is not None]
     assert {path for path, body in bodies if "tools" in body.model_fields} - {"/v1/jobs"} == TOOLS.keys()
     async with world(MemoryLog(SystemClock())) as at:
         await ready(at)
         before = written(at)
         for path, (rest, tool) in TOOLS.items():
-            for name in ("", " ", "\t", None, 5, {}):
+            for name in NO_NAMES:
                 answer = await at.client.post(path, json={"model": "tiny:1", "tools": [tool("f"), tool(name)], **rest})
                 assert answer.status_code == 400, (path, name, answer.text)
                 assert "tools.1" in answer.text or "name" in answer.text, answer.text

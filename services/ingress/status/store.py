@@ -72,7 +72,7 @@ class StatusStore(RedisStore):
         """Write all or nothing; false when the store is already at or past `position`."""
         keys = [self._positions_key, *(self._job_prefix + status.id for status in statuses)]
         arguments: list[Any] = [partition, position.offset, position.epoch, self._ttl, *(status.stored() for status in statuses)]
-        return bool(await self.asked(self._script(keys=keys, args=arguments), NUMBER))
+        return await self.asked(self._script(keys=keys, args=arguments), NUMBER) == 1
 
     async def remember(self, statuses: Sequence[JobStatus]) -> None:
         """Jobs that were just queued; never overwrites what is there."""
