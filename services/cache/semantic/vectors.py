@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import InstanceOf, TypeAdapter
+from pydantic import Field, InstanceOf, TypeAdapter
 
 from services.cache.port import CacheEntry
 from services.cache.settings import CacheSettings
@@ -21,8 +21,8 @@ from shared.validators.questions.threshold import MOST_LABELS, Label
 _FORM = 1
 _MOST_EMBEDDERS = 16
 _LABELS: TypeAdapter[dict[str, tuple[Label, ...]]] = TypeAdapter(dict[str, tuple[Label, ...]])
-_NEAREST = TypeAdapter(list[InstanceOf[Exception] | dict[str, tuple[float, Any]]])
-"""Of each what went wrong, or element → (score, attributes), as RESP3 has it."""
+_NEAREST = TypeAdapter(list[InstanceOf[Exception] | dict[str, tuple[float, Any]] | Annotated[list[Any], Field(max_length=0)]])
+"""Of each what went wrong, or element → (score, attributes), as RESP3 has it; an empty list where there is no such set."""
 _NAMES = TypeAdapter(list[str])
 _MEMBERS = TypeAdapter(set[str])
 _SECONDS = 2.0
@@ -95,9 +95,9 @@ def _embedders(prefix: str) -> str:
     return f"tutti:{prefix}cache-embedders"
 
 
-def _near(answer: Exception | dict[str, tuple[float, Any]]) -> list[Near]:
+def _near(answer: Exception | dict[str, tuple[float, Any]] | list[Any]) -> list[Near]:
     """A score is (1 + cosine) / 2."""
-    if isinstance(answer, Exception):
+    if not isinstance(answer, dict):
         return []
     found = [Near(key, 2 * score - 1, _labels(said)) for key, (score, said) in answer.items()]
     return sorted(found, key=lambda near: (-near.similarity, near.key))
