@@ -42,14 +42,11 @@ from shared.contracts.node import Hardware, Node, NodeModel
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Timings, Usage
 from shared.derived import comparison_id
-from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns.comparison import Comparison
-from shared.processing.provision import new_topics
-from shared.service import Environment
-from shared.settings import ClusterSettings
-from shared.topics import Topics
+from shared.topics import TopicSettings
 from tests.support.sink_store import MemoryStore
+from tests.support.stage import Stage
 
 GIB = 2**30
 PROMPT = "nobody may read this"
@@ -176,34 +173,28 @@ class MadeUp:
         return _Due(at, next(self._numbers), name, events.JobSettled(epoch=0, job=name, at=at + 1, result=result))
 
 
-class PageWorld:
-    """The sink, its log, and what happens in it: `jobs` that have ended, and `per_second` more as time goes on."""
+class PageWorld(Stage):
+    """The sink, its log, and what happens in it: `jobs` that have ended, and `per_second` more as time goes on. In real time its clock is
+    the machine's.
+    """
 
     def __init__(
         self, jobs: int, per_second: float = 6.0, *, settings: dict[str, Any] | None = None, seed: int = 5, letters: int = 7
     ) -> None:
-        self.random, self._jobs, self._rate, self._letters = Random(seed), jobs, per_second, letters
-        self._settings = settings or {}
-        self.topics = Topics()
+        super().__init__(TopicSettings(), seed=seed, clock=LoopClock(epoch=time.time() - time.monotonic()))
+        self._jobs, self._rate, self._letters, self._settings = jobs, per_second, letters, settings or {}
         self._due: list[_Due] = []
+        self.made = MadeUp(self.random, self.topics.settings.home_partitions)
+        self.store = MemoryStore(Random(2))
         self.sink: UsageSink
-        self.log: MemoryLog
-        self.reviews: dict[str, dict[str, Any]] = {}
 
     async def build(self, ingress_url: str) -> UsageSink:
         """In the loop in which it will run."""
-        self.clock = LoopClock(epoch=time.time() - asyncio.get_running_loop().time())
-        self.log = MemoryLog(self.clock, random=Random(1))
-        self.log.create(new_topics(self.topics))
-        self.made = MadeUp(self.random, self.topics.settings.home_partitions)
-        self.store = MemoryStore(Random(2))
-        env = Environment(ClusterSettings(), self.log, self.clock, Random(3), self.topics, "sink-1")
-        self.sink = build(env, SinkSettings(ingress_url=ingress_url, **self._settings), self.store)
+        self.sink = build(self.environment("sink-1"), SinkSettings(ingress_url=ingress_url, **self._settings), self.store)
         for home in range(self.topics.settings.home_partitions):
             started = events.PlannerStarted(nonce="n", planner="planner-1", version=2)
-            self._write(
-                Message(self.topics.job_events, started.to_bytes(), b"", home, envelope("planner_started")), self.clock.wall() - 4_000
-            )
+            message = Message(self.topics.job_events, started.to_bytes(), b"", home, envelope("planner_started"))
+            self._write(message, self.clock.wall() - 4_000)
         self._past()
         return self.sink
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from random import Random
 from typing import Any, Self
 
 from services.planner.app import Planner
@@ -74,10 +73,9 @@ class World(Stage):
     def __init__(
         self, seed: int = 0, *, homes: int = 2, options: PlannerSettings | None = None, capabilities: tuple[str, ...] = ("chat", "embed")
     ) -> None:
-        self.random = Random(seed)
         counts = dict.fromkeys(("steps_partitions", "work_partitions", "other_partitions"), 2)
         topics = TopicSettings(home_partitions=homes, capabilities=capabilities, **counts)
-        super().__init__(topics, clock=JumpingClock(), random=Random(seed + 1))
+        super().__init__(topics, seed=seed, clock=JumpingClock())
         self.options = options or PlannerSettings()
         self.node = NodeBehaviour()
         self.answer: Callable[[Step, int], str | Answer] = lambda step, number: f"{number} from {digest_of(step)}"
@@ -97,7 +95,7 @@ class World(Stage):
     def start(self, name: str) -> Planner:
         """Start a planner process; a killed name starts anew."""
         self._lives[name] += 1
-        planner = Planner(self.environment(name, Random(self.random.random()), f"{name}-{self._lives[name]}"), self.options)
+        planner = Planner(self.environment(name, f"{name}-{self._lives[name]}"), self.options)
         self.run(name, planner)
         return planner
 

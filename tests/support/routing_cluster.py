@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from random import Random
 from typing import Any
 
 from infra.lab.virtual_loop import within
@@ -33,17 +32,16 @@ STANDARD = PriorityClass.STANDARD
 
 
 class Cluster(Stage):
-    """Services draw from one source of chance."""
+    """Routers, delays and nodes on a stage."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.random = Random(seed)
-        super().__init__(TopicSettings(steps_partitions=6, capabilities=("chat", "embed")), random=self.random)
+        super().__init__(TopicSettings(steps_partitions=6, capabilities=("chat", "embed")), seed=seed)
 
     def router(self, name: str = "r1", **policy: Any) -> Service:
-        return self.start(name, build_router(self.environment(name, self.random), RouterSettings(**policy)))
+        return self.start(name, build_router(self.environment(name), RouterSettings(**policy)))
 
     def delay(self, name: str = "d1", **policy: Any) -> Service:
-        return self.start(name, build_delay(self.environment(name, self.random), DelaySettings(**policy)))
+        return self.start(name, build_delay(self.environment(name), DelaySettings(**policy)))
 
     def node(self, name: str, mailbox: int, **behaviour: Any) -> FakeNode:
         made = FakeNode(self.log.process(name), self.topics, self.clock, name, mailbox, **behaviour)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from random import Random
 from typing import Any, TypeVar
 
 from infra.lab import virtual_loop
@@ -66,7 +65,7 @@ class World(Stage):
     def service(self, backend: Backend, node: str = NODE, process: str = "worker", **settings: Any) -> WorkerService:
         self.boots += 1
         own = {"grace_seconds": settings.pop("grace_seconds", 10.0), "dead_boot": settings.pop("dead_boot", "")}
-        environment = self.environment(process, Random(self.boots), f"{process}-{self.boots}", **own)
+        environment = self.environment(process, f"{process}-{self.boots}", **own)
         return build(environment, WorkerSettings(node=node, **({"slots": 2} | settings)), backend, Hardware(cpu_count=2))
 
     @asynccontextmanager
