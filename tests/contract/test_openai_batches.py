@@ -13,15 +13,13 @@ import openai
 import pytest
 from openai.types import Batch
 
-from services.ingress.app import Ingress
 from services.ingress.dialects.openai.batches import BatchRequest
 from services.ingress.http import uploads
 from services.ingress.routes import batch_input, telling
 from services.ingress.routes.batch_input import Splitter
-from services.ingress.settings import IngressSettings
 from services.planner.settings import PlannerSettings
 from shared.clock import SystemClock
-from tests.support.ingress_world import QUICK, environment, node, register, running, until
+from tests.support.ingress_world import node, opening, register, running, until
 from tests.support.planner_world import World
 
 CHAT = "/v1/chat/completions"
@@ -41,7 +39,7 @@ async def batching(**settings: Any) -> AsyncIterator[At]:
     async with World(homes=2, options=PlannerSettings(**settings)) as planner:
         planner.start("planner")
         await register(planner.log, planner.topics, node())
-        ingress = Ingress(environment(planner.log, planner.topics, planner.clock), IngressSettings(**QUICK))
+        ingress = opening(planner)
         async with running(ingress):
             await until(lambda: ingress.door.registry.complete and len(list(ingress.door.registry.table)) == 1, "nodes", 20)
             http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=ingress.asgi()))

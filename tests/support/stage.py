@@ -25,16 +25,17 @@ from tests.support.cluster.processes import Process
 
 
 class Stage:
-    """`topics` are made at once. Use under `infra.lab.virtual_loop`; to pause a process, or to kill it between any two callbacks, under
-    `cluster.processes`.
+    """`topics` are made at once, unless a log is given. Use under `infra.lab.virtual_loop`; to pause a process, or to kill it between any
+    two callbacks, under `cluster.processes`.
     """
 
-    def __init__(self, topics: TopicSettings, *, seed: int = 0, clock: Clock | None = None) -> None:
+    def __init__(self, topics: TopicSettings, *, seed: int = 0, clock: Clock | None = None, log: Any = None) -> None:
         self.random = Random(seed)
         self.clock: Clock = clock or LoopClock()
-        self.log = MemoryLog(self.clock, random=Random(seed + 1))
+        self.log: MemoryLog = MemoryLog(self.clock, random=Random(seed + 1)) if log is None else log
         self.topics = Topics(topics)
-        self.log.create(new_topics(self.topics))
+        if log is None:
+            self.log.create(new_topics(self.topics))
         self._running: dict[str, tuple[Process, asyncio.Event, asyncio.Task[None]]] = {}
         self._killed: list[Process] = []
         self._beside: set[asyncio.Task[Any]] = set()
