@@ -112,8 +112,8 @@ async def test_good_and_bad_lines() -> None:
         assert codes["nobody"] == (404, "model_not_found")
         assert codes[None] == (400, "invalid_json_line")
         assert codes["s"] == (400, "unsupported")
-        assert len(at.planner.steps_seen) == 5
-        assert {step.priority_class for step in at.planner.steps_seen} == {"batch"}
+        assert len(at.planner.node.steps_seen) == 5
+        assert {step.priority_class for step in at.planner.node.steps_seen} == {"batch"}
 
 
 async def test_other_endpoints_and_large_lines() -> None:
@@ -146,7 +146,7 @@ async def test_a_file_that_is_none(lines: list[str], code: str, monkeypatch: pyt
         assert batch.status == "failed"
         assert batch.errors is not None
         assert [error.code for error in batch.errors.data or ()] == [code]
-        assert (batch.output_file_id, batch.error_file_id, at.planner.steps_seen) == (None, None, [])
+        assert (batch.output_file_id, batch.error_file_id, at.planner.node.steps_seen) == (None, None, [])
 
 
 async def test_a_cancelled_batch() -> None:
@@ -154,7 +154,7 @@ async def test_a_cancelled_batch() -> None:
     async with batching(batch_lines=8) as at:
         at.planner.node.seconds = (600.0, 600.0)
         batch = await made(at.client, [line(str(number)) for number in range(20)])
-        await until(lambda: len(at.planner.steps_seen) == 8, "as many run as may be open", 20)
+        await until(lambda: len(at.planner.node.steps_seen) == 8, "as many run as may be open", 20)
         assert (await at.client.batches.retrieve(batch.id)).status == "in_progress"
         assert (await at.client.batches.cancel(batch.id)).status in {"cancelling", "cancelled"}
         batch = await over(at.client, batch)
@@ -162,7 +162,7 @@ async def test_a_cancelled_batch() -> None:
         failed = await rows(at.client, batch.error_file_id)
         assert set(failed) == {str(number) for number in range(20)}
         assert {row["error"]["code"] for row in failed.values()} == {"batch_cancelled"}
-        assert len(at.planner.steps_seen) == 8
+        assert len(at.planner.node.steps_seen) == 8
 
 
 async def test_an_expired_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ async def test_the_same_key_is_the_same_batch() -> None:
         first, second = await at.client.batches.create(**asked), await at.client.batches.create(**asked)
         assert first.id == second.id
         await over(at.client, first)
-        assert len(at.planner.steps_seen) == 1
+        assert len(at.planner.node.steps_seen) == 1
 
 
 async def test_an_upload_goes_in_pieces_and_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
