@@ -37,9 +37,7 @@ class Stage:
         if log is None:
             self.log.create(new_topics(self.topics))
         self._running: dict[str, tuple[Process, asyncio.Event, asyncio.Task[None]]] = {}
-        self._killed: list[Process] = []
-        self._beside: set[asyncio.Task[Any]] = set()
-        """What else must end with the stage."""
+        self._killed: list[tuple[Process, asyncio.Task[None]]] = []
 
     # Processes
 
@@ -78,8 +76,7 @@ class Stage:
             process, _, task = self._running.pop(name)
             process.kill()
             task.cancel()
-            self._killed.append(process)
-            self._beside.add(task)
+            self._killed.append((process, task))
 
     async def close(self) -> None:
         """Kill what runs. Of a service that ended by itself its error is raised."""
@@ -87,11 +84,9 @@ class Stage:
             if task.done():
                 task.result()
             self.kill(name)
-        for process in self._killed:
+        for process, _ in self._killed:
             await process.bury()
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await asyncio.gather(*(task for _, task in self._killed), return_exceptions=True)
 
     # Records
 
