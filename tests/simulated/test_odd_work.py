@@ -260,7 +260,7 @@ def test_what_comes_back_and_cannot_be_folded_ends_its_own_job(topic: str, patch
         world.start("p")
         for name in ("before", "odd", "behind"):
             world.produce(json.dumps({"prompt": name, "id": name, **later}).encode())
-        await world.until(lambda: world.finished() == 3)
+        await world.until(lambda: world.finished() == 3, 60.0)
         assert ends(world) == {"before": FailureKind.TOO_LARGE, "odd": FailureKind.INTERNAL, "behind": FailureKind.TOO_LARGE}
 
     simulated(scenario)()
