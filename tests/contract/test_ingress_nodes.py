@@ -30,7 +30,7 @@ TOLD = Advice(code="swaps", level="warn", text="12 loads in an hour")
 
 
 def entries(at: World) -> list[tuple[bytes | None, bytes | None]]:
-    return [(r.key, r.value) for r in at.log.existing(TopicPartition(at.topics.registry, 0)).records]  # type: ignore[attr-defined]
+    return [(r.key, r.value) for r in at.log.existing(TopicPartition(at.topics.registry, 0)).records]
 
 
 async def test_a_node_is_shown_with_all_that_is_known_of_it() -> None:

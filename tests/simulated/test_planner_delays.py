@@ -26,7 +26,8 @@ from shared.processing.delays import TIER_SECONDS
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from tests.support.planner_traces import settled, simulated, starts
-from tests.support.planner_world import JumpingClock, World
+from tests.support.planner_world import World
+from tests.support.stage import JumpingClock
 from tests.support.storms import befall
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))

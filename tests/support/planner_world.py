@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from services.planner.app import Planner
 from services.planner.settings import PlannerSettings
-from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
@@ -18,18 +17,7 @@ from shared.kafka.port import NewTopic, TopicPartition
 from shared.processing.registry import registry_key
 from shared.topics import TopicSettings
 from tests.support.pretended_worker import PretendedWorker
-from tests.support.stage import Stage
-
-
-class JumpingClock(LoopClock):
-    """Virtual time whose wall clock a test may set: days pass without their seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ahead = 0.0
-
-    def wall(self) -> float:
-        return super().wall() + self.ahead
+from tests.support.stage import JumpingClock, Stage
 
 
 class World(Stage):
@@ -42,7 +30,7 @@ class World(Stage):
     ) -> None:
         counts = dict.fromkeys(("steps_partitions", "work_partitions", "other_partitions"), 2)
         topics = TopicSettings(home_partitions=homes, capabilities=capabilities, **counts)
-        super().__init__(topics, seed=seed, clock=JumpingClock())
+        super().__init__(topics, seed=seed)
         self.options = options or PlannerSettings()
         self.node = PretendedWorker(self.process("node"), self.topics, self.clock, self.random, tell=self.outcome)
         self._lives: Counter[str] = Counter()

@@ -24,6 +24,17 @@ from shared.topics import Topics, TopicSettings
 from tests.support.cluster.processes import Process
 
 
+class JumpingClock(LoopClock):
+    """Virtual time whose wall clock a test may set: days pass without their seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead
+
+
 class Stage:
     """`topics` are made at once, unless a log is given. Use under `infra.lab.virtual_loop`; to pause a process, or to kill it between any
     two callbacks, under `cluster.processes`.
@@ -31,7 +42,7 @@ class Stage:
 
     def __init__(self, topics: TopicSettings, *, seed: int = 0, clock: Clock | None = None, log: Any = None) -> None:
         self.random = Random(seed)
-        self.clock: Clock = clock or LoopClock()
+        self.clock: Clock = clock or JumpingClock()
         self.log: MemoryLog = MemoryLog(self.clock, random=Random(seed + 1)) if log is None else log
         self.topics = Topics(topics)
         if log is None:
@@ -62,6 +73,10 @@ class Stage:
 
     def wake(self, name: str) -> None:
         self._running[name][0].wake()
+
+    def ended(self) -> list[str]:
+        """Who ended by itself."""
+        return [name for name, (_, _, task) in self._running.items() if task.done()]
 
     async def stop(self, name: str) -> None:
         """SIGTERM, and the end of the process."""

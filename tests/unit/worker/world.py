@@ -24,7 +24,7 @@ from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
 from shared.processing.blobs import Blobs
 from shared.topics import TopicSettings
-from tests.support.stage import Stage
+from tests.support.stage import JumpingClock, Stage
 
 Found = TypeVar("Found")
 NODE = "node-1"
@@ -56,6 +56,8 @@ class Running:
 
 class World(Stage):
     """What a test writes to a worker and reads of it."""
+
+    clock: JumpingClock
 
     def __init__(self, *, work_partitions: int = 4) -> None:
         super().__init__(TopicSettings(home_partitions=2, work_partitions=work_partitions, replies_partitions=2))
