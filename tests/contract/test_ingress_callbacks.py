@@ -160,10 +160,8 @@ async def test_what_is_given_up_is_a_dead_letter(secrets: str, why: str) -> None
         )
         worn = Delivery(result=result, attempts=2 if why == "attempts" else 0, age_seconds=996.0 if why == "age" else 0.0)
         on.put(on.topics.callbacks, {"j": worn.to_bytes()}, waiting(3.0))
-        for _ in range(100):
-            if letters := on.letters():
-                break
-        [letter] = letters
+        await until(lambda: on.letters() != [], "given up")
+        [letter] = on.letters()
         assert (letter.topic, letter.service, letter.code) == (on.topics.callbacks, "ingress", "callback_failed")
         assert "a.example" not in letter.reason
         on.put(on.topics.callbacks, {"j": letter.value or b""}, (REPLAY_OF, b"callbacks/0/0/0"))
@@ -182,9 +180,8 @@ async def test_what_is_not_allowed_is_a_dead_letter_and_stops_nobody(secrets: st
         on.ended("unsigned", tenant="nobody")
         on.ended("good")
         await until(lambda: on.receivers.jobs("a.example") == ["good"], "told", 20)
-        letters = on.letters()
-        assert {letter.code for letter in letters} == {"callback_not_allowed"}
-        assert len(letters) == 301
+        await until(lambda: len(on.letters()) == 301, "kept")
+        assert {letter.code for letter in on.letters()} == {"callback_not_allowed"}
         assert on.ingress.deliveries.intake.stopped == ()
 
 
@@ -196,10 +193,8 @@ async def test_odd_records_stop_nobody(secrets: str) -> None:
                 on.put(topic, {f"odd{number}": value}, (CALLBACK, b"1"))
         on.ended("good")
         await until(lambda: on.receivers.jobs("a.example") == ["good"], "told")
-        for _ in range(50):
-            if len(letters := on.letters()) == 5:
-                break
-        assert {letter.code for letter in letters} == {"invalid_record"}
+        await until(lambda: len(on.letters()) == 5, "kept")
+        assert {letter.code for letter in on.letters()} == {"invalid_record"}
 
 
 async def test_a_slow_receiver_holds_up_no_other(secrets: str) -> None:
@@ -211,10 +206,8 @@ async def test_a_slow_receiver_holds_up_no_other(secrets: str) -> None:
         on.ended(*(f"q{number}" for number in range(20)), host="quick.example")
         await until(lambda: len(on.receivers.jobs("quick.example")) == 20, "told")
         assert len(on.receivers.jobs("slow.example")) == 2
-        for _ in range(100):
-            if len(found := on.delayed()) == 18:
-                break
-        assert {Delivery.model_validate_json(each.value).attempts for each in found} == {0}
+        await until(lambda: len(on.delayed()) == 18, "delayed")
+        assert {Delivery.model_validate_json(each.value).attempts for each in on.delayed()} == {0}
         on.receivers.slow["slow.example"].set()
 
 

@@ -91,7 +91,7 @@ def test_a_text_becomes_a_vector_by_a_job_that_never_asks_the_cache() -> None:
         assert (job.texts, job.tenant, job.model, job.deadline_seconds) == (("how tall",), TENANT, "mini:latest", 5.0)
         assert job.cache is not None
         assert job.cache.mode == "off"
-        assert (reply.topic, reply.partition) == (cluster.topics.replies, cluster.topics.reply_partition("test-1"))
+        assert (reply.topic, reply.partition) == (cluster.topics.replies, cluster.topics.reply_partition("cache"))
         again = await asyncio.gather(*(cluster.embedder.embed(f"{number}") for number in range(20)))
         assert {one.by for one in again} == {made.by}
         cluster.says = result(digest="d2")
