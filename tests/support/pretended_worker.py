@@ -110,7 +110,7 @@ class PretendedWorker:
         consumer.assign(places)
         while True:
             try:
-                batches = await consumer.poll(timeout_seconds=1.0)
+                batches = await consumer.poll(timeout_seconds=10.0)
             except LogError:
                 await self._clock.sleep(0.5)
                 continue
