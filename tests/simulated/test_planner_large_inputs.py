@@ -214,11 +214,11 @@ async def test_few_inputs_are_in_memory_however_many_grow_old(world: World) -> N
         world.produce(body(f"x{number}", size=CHUNK_BYTES // 2, deadline_seconds=30 * DAY), home=number % HOMES)
     await asyncio.sleep(3_700)
     assert len(accepted(world)) == 30
-    held, most, fetch = 0, 0, Blobs.fetch
+    held, most, collect = 0, 0, Blobs._collect
 
-    async def fetched(self: Blobs, *asked: Any) -> bytes:
+    async def collected(self: Blobs, *asked: Any) -> bytes:
         nonlocal held, most
-        found = await fetch(self, *asked)
+        found = await collect(self, *asked)
         held += 1
         most = max(most, held)
         return found
@@ -228,7 +228,7 @@ async def test_few_inputs_are_in_memory_however_many_grow_old(world: World) -> N
         held -= sum(record.topic == world.topics.blobs for record in records)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Blobs, "fetch", fetched)
+        patch.setattr(Blobs, "_collect", collected)
         world.log.written_listeners.append(written)
         world.log.faults.send_seconds = (1.0, 1.0)
         world.clock.ahead += 7.1 * DAY
