@@ -74,7 +74,7 @@ class Stage:
     def wake(self, name: str) -> None:
         self._running[name][0].wake()
 
-    def ended(self) -> list[str]:
+    def gone(self) -> list[str]:
         """Who ended by itself."""
         return [name for name, (_, _, task) in self._running.items() if task.done()]
 
