@@ -38,13 +38,15 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert len({setting.variable for setting in found}) > 300
 
 
-def test_a_default_is_shown_as_a_variable_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_default_is_shown_as_a_variable_says_it() -> None:
     """What the page shows, typed, is what is so without it: also lists and maps."""
-    kinds = [ShellSettings, OidcSettings, NativeSettings, *(settings_of(service.name) for service in SERVICES)]
-    before = [kind() for kind in kinds]
-    for setting in (setting for _, group in settings.groups() for setting in group if setting.default):
-        monkeypatch.setenv(setting.variable, setting.default.strip("`"))
-    assert [kind() for kind in kinds] == before
+    kinds = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
+    for kind, (title, group) in zip(kinds, settings.groups(), strict=True):
+        with pytest.MonkeyPatch.context() as environment:
+            before = kind()
+            for setting in (one for one in group if one.default):
+                environment.setenv(setting.variable, setting.default.strip("`"))
+            assert kind() == before, title
 
 
 def test_generation_is_deterministic() -> None:
