@@ -43,6 +43,8 @@ def test_a_default_is_shown_as_a_variable_says_it() -> None:
     kinds = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
     for kind, (title, group) in zip(kinds, settings.groups(), strict=True):
         with pytest.MonkeyPatch.context() as environment:
+            for setting in group:
+                environment.delenv(setting.variable, raising=False)
             before = kind()
             for setting in (one for one in group if one.default):
                 environment.setenv(setting.variable, setting.default.strip("`"))
