@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 
 import infra
 from infra.native.settings import NativeSettings
@@ -40,7 +41,7 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_a_default_is_shown_as_a_variable_says_it() -> None:
     """What the page shows, typed, is what is so without it: also lists and maps."""
-    kinds = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
+    kinds: list[type[BaseModel]] = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
     for kind, (title, group) in zip(kinds, settings.groups(), strict=True):
         with pytest.MonkeyPatch.context() as environment:
             for setting in group:
