@@ -10,7 +10,6 @@ import pytest
 from pydantic import BaseModel
 
 from services.ingress.dialects import served
-from shared.clock import SystemClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from tests.contract.test_ingress_schedules import ready
@@ -94,7 +93,7 @@ def bodies() -> list[tuple[str, str, str]]:
 
 async def test_no_route_takes_what_json_cannot_say_or_numbers_beyond_all_bounds() -> None:
     """400 in words, nothing is written; the same body with a sensible value passes the same check."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         before = written(at)
         for method, path, body in bodies():
@@ -105,7 +104,7 @@ async def test_no_route_takes_what_json_cannot_say_or_numbers_beyond_all_bounds(
 @pytest.mark.parametrize("number", ["1", "18446744073709551615", "0.5", '"NaN"', "null"])
 async def test_a_sensible_value_passes(number: str) -> None:
     """Or the test above would hold for an ingress that refuses everything."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         for (method, path), forms in FREE.items():
             if path == "/v1/chat/completions":
@@ -121,7 +120,7 @@ async def test_a_tool_that_has_no_name_is_refused_alike_by_every_dialect() -> No
     bodies: list[tuple[str, type[BaseModel]]] = [(dialect.path, dialect.request) for dialect in served()]
     bodies += [(asked.path, asked.body) for dialect in served() for asked in dialect.inquiries if asked.body is not None]
     assert {path for path, body in bodies if "tools" in body.model_fields} - {"/v1/jobs"} == TOOLS.keys()
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         before = written(at)
         for path, (rest, tool) in TOOLS.items():
