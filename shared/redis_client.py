@@ -1,5 +1,7 @@
 """RedisStore: what everything that is kept in Redis stands on: a bounded pool whose every wait is bounded too, and one word for all that
 goes wrong. TLS: `rediss://…?ssl_ca_certs=/path/of/authorities.pem`.
+
+The library is imported with the first store: a service without one starts without it (decision 0068).
 """
 
 from __future__ import annotations
@@ -8,10 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection
-from redis.exceptions import RedisError
 
 from shared.errors import ConfigurationError, StoreAway
 from shared.tls import client_context
@@ -29,6 +27,8 @@ class RedisStore:
         """Whatever goes wrong, an answer of another shape too, is StoreAway; so is what takes longer altogether. Its words are not
         Redis's: those may quote what it holds.
         """
+        from redis.exceptions import RedisError
+
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -50,6 +50,10 @@ def _opened(url: str, *, connections: int, timeout_seconds: float) -> Any:
 
     Raises ConfigurationError of a URL that cannot be used, which may hold a password and is not shown.
     """
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.connection import SSLConnection
+    from redis.exceptions import RedisError
+
     try:
         pool: Any = BlockingConnectionPool.from_url(
             url,

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from services.ingress.callbacks.deliveries import Deliveries, Telling
-from services.ingress.callbacks.sending import Heard
+from services.ingress.callbacks.port import Heard
 from shared.kafka.port import Record
 from shared.processing.window import Window
 from tests.support.cluster.faults import FaultMix, drawn
