@@ -61,7 +61,7 @@ class Tail:
         self._client_id, self._begin, self._pause, self._hurry = client_id, begin, pause_seconds, hurry
         self._handle, self._handled = handle, handled
         self._consumer: Consumer | None = None
-        self._moved = asyncio.Event()
+        self._moved, self._caught_up = asyncio.Event(), False
         self.positions: dict[TopicPartition, int] = {}
         self.positioned = asyncio.Event()
         self.ends: dict[TopicPartition, int] = {}
@@ -119,7 +119,9 @@ class Tail:
 
     def caught_up(self) -> bool:
         """Whether everything that was there at the beginning has been read."""
-        return self.positioned.is_set() and self._passed(self.ends)
+        if not self._caught_up:  # else it stays so; this is asked several times a job
+            self._caught_up = self.positioned.is_set() and self._passed(self.ends)
+        return self._caught_up
 
     async def read_to(self, ends: Mapping[TopicPartition, int] | None = None) -> None:
         """Return when everything before these offsets is handled: those that were the ends when reading began, if none are given."""
