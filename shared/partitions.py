@@ -51,12 +51,9 @@ def model_for(capability: str) -> str:
     return "embed" if capability == "embed" else "chat"
 
 
-def steps_partition(tenant: str, home: int, partitions: int, spread: int | None = None) -> int:
-    """(hash(tenant) + home mod spread) mod n: `spread` < n confines a tenant to that many partitions.
-
-    By home and not by step: what a round of one home asks for lies together, in one batch (decision 0004).
-    """
-    return (crc32(tenant.encode()) + home % (spread or partitions)) % partitions
+def steps_partition(tenant: str, home: int, partitions: int) -> int:
+    """(hash(tenant) + home) mod n: by home and not by step, so that what a round of one home asks for is one batch (decision 0004)."""
+    return (crc32(tenant.encode()) + home) % partitions
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -118,6 +118,8 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         message = str(error["message"])
     except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):
         message = f"the ingress answered {response.status} {response.reason}"
+    if response.status == 401:
+        message += " (TUTTI_API_KEY: the key that this command sends)"
     fallback = Exit.USAGE if response.status < 500 else Exit.FAILED
     raise CommandExit(_CODES.get(response.status, fallback), message)
 

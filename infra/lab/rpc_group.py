@@ -24,6 +24,8 @@ from infra.native.waiting import wait_until
 
 MEMBERS = 2
 LOOK_SECONDS = 0.5
+AWAY_SECONDS = 15.0
+"""A member that has ended is started again after this: a worker, which looks each 5 s, has said so by then."""
 START_SECONDS = 20.0
 _QUIET = {"GGML_NO_BACKTRACE": "1"}
 """A head that loses a member aborts; without a debugger's account of it."""
@@ -106,6 +108,9 @@ def main(model: Path | None, members: int) -> None:
         click.echo("\n".join(f"export {name}={value}" for name, value in (group.environment | beside).items()))
         click.echo("# then: tutti run worker; pids of members: " + " ".join(str(member.pid()) for member in group.members), err=True)
         while not wait_until(lambda: False, LOOK_SECONDS):
+            if any(member.pid() is None for member in group.members):
+                click.echo(f"# a member has ended; it is started again in {AWAY_SECONDS:g} s", err=True)
+                wait_until(lambda: False, AWAY_SECONDS)
             group.keep()
     except KeyboardInterrupt:
         pass

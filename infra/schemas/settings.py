@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import textwrap
 from collections.abc import Iterator
 from enum import Enum
@@ -21,7 +22,6 @@ from shared.services import SERVICES
 
 PATH = "schemas/settings.md"
 _UNITS = {"seconds": "s", "bytes": "bytes", "tokens": "tokens", "days": "days", "records": "records", "ms": "ms"}
-_SHOWN = 80
 
 
 class Setting(NamedTuple):
@@ -95,17 +95,13 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None or value in ("", (), {}) or hasattr(value, "get_secret_value"):
         return ""
-    text = _plain(value)
-    return f"`{text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}`"
+    return f"`{_spelled(value)}`"
 
 
-def _plain(value: Any) -> str:
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return ", ".join(f"{_plain(key)}: {_plain(each)}" for key, each in value.items())
-    if isinstance(value, tuple):
-        return ", ".join(map(_plain, value))
+def _spelled(value: Any) -> str:
+    """As a variable says it."""
+    if isinstance(value, tuple | dict):
+        return json.dumps(value._asdict() if hasattr(value, "_asdict") else value)
     if isinstance(value, bool):
         return str(value).lower()
     return str(value.value if isinstance(value, Enum) else f"{value:g}" if isinstance(value, float) else value)

@@ -8,12 +8,10 @@ import anthropic
 import httpx2
 import pytest
 
-from shared.clock import SystemClock
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.result import Status
-from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_openai_client import PLACES, job_of, model
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, world
@@ -35,7 +33,7 @@ def thinker(_: Job) -> Script:
 
 async def test_a_whole_message() -> None:
     """Thinking before text, why it ended, what it cost; the request's words reach the model."""
-    async with world(MemoryLog(SystemClock()), script=thinker) as at:
+    async with world(script=thinker) as at:
         found = await client(at).messages.create(
             **ASKED,
             system=[{"type": "text", "text": "Be short."}],
@@ -55,7 +53,7 @@ async def test_a_whole_message() -> None:
 
 async def test_a_stream_is_put_together_by_the_client() -> None:
     """Blocks begin and end, one after another, however text comes; usage is told at the end."""
-    async with world(MemoryLog(SystemClock()), script=thinker) as at:
+    async with world(script=thinker) as at:
         async with client(at).messages.stream(**ASKED) as stream:
             text = "".join([piece async for piece in stream.text_stream])
             final = await stream.get_final_message()
@@ -66,7 +64,7 @@ async def test_a_stream_is_put_together_by_the_client() -> None:
 
 async def test_calls_and_results_go_both_ways() -> None:
     """Calls are blocks with an input; results reach the model before what the caller says, each with its tool's name."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         first = await client(at).messages.create(**ASKED, tools=[WEATHER, TIME])
         calls = [block for block in first.content if block.type == "tool_use"]
         assert first.stop_reason == "tool_use"
@@ -87,7 +85,7 @@ async def test_calls_and_results_go_both_ways() -> None:
 
 async def test_streamed_calls() -> None:
     """Each is a block whose input comes as JSON text."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         async with client(at).messages.stream(**ASKED, tools=[WEATHER]) as stream:
             final = await stream.get_final_message()
         assert [(block.type, getattr(block, "input", None)) for block in final.content] == [("tool_use", {"place": p}) for p in PLACES]
@@ -105,7 +103,7 @@ async def test_streamed_calls() -> None:
 )
 async def test_choices_reach_the_model(choice: Any, tools: list[str], expected: str, parallel: bool) -> None:
     """Which tools it may call, whether it must, and whether several at once."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         await client(at).messages.create(**ASKED, tools=[WEATHER, TIME], tool_choice=choice)
         job = job_of(at)
         assert [tool["function"]["name"] for tool in job.tools] == tools
@@ -114,7 +112,7 @@ async def test_choices_reach_the_model(choice: Any, tools: list[str], expected: 
 
 async def test_pictures_and_thoughts() -> None:
     """Pictures come in base64; earlier thoughts are not given to a model again; how it thinks is the caller's."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         picture: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
         thought: Any = {"type": "thinking", "thinking": "hm", "signature": "x"}
         turns: Any = [
@@ -130,7 +128,7 @@ async def test_pictures_and_thoughts() -> None:
 
 async def test_tokens_are_counted_as_an_estimate() -> None:
     """More text is more tokens."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         few = await client(at).messages.count_tokens(model="tiny:1", messages=ASKED["messages"])
         more = await client(at).messages.count_tokens(model="tiny:1", messages=ASKED["messages"], tools=[WEATHER], system="x" * 400)
         assert few.input_tokens + 100 < more.input_tokens
@@ -140,7 +138,7 @@ async def test_tokens_are_counted_as_an_estimate() -> None:
 async def test_errors_are_typed() -> None:
     """As the client's own exceptions, before a stream and in it; what is not supported is refused by name."""
     failure = Failure(kind=FailureKind.MODEL_ERROR, message="it fell over")
-    async with world(MemoryLog(SystemClock()), script=lambda _: Script(status=Status.FAILED, failure=failure, chunks=("so",))) as at:
+    async with world(script=lambda _: Script(status=Status.FAILED, failure=failure, chunks=("so",))) as at:
         with pytest.raises(anthropic.NotFoundError, match="no-such-model"):
             await client(at).messages.create(**ASKED | {"model": "no-such-model"})
         with pytest.raises(anthropic.APIStatusError, match="it fell over"):

@@ -96,9 +96,10 @@ def test_alerts_have_one_source() -> None:
 
 
 def test_versions_and_user_are_the_images() -> None:
-    """The image of this checkout, by default."""
+    """The image of this checkout, by default; as the README builds it."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == __version__
+    assert f"docker build --tag registry.example.org/tutti:{__version__} ." in (ROOT / "README.md").read_text()
     assert f"USER {VALUES['pods']['user']}:{VALUES['pods']['user']}" in (ROOT / "Dockerfile").read_text()
 
 

@@ -11,15 +11,11 @@ from typing import Any
 
 import pytest
 
-from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.job import Job
 from shared.errors import ConfigurationError
-from shared.kafka.memory.memory import MemoryLog
-from shared.topics import Topics
 from tests.support.fake_planner import USAGE, Script
-from tests.support.ingress_world import World, environment, until, world
+from tests.support.ingress_world import World, opening, until, world
 
 CHAT, JOBS = "/v1/chat/completions", "/v1/jobs"
 BODY = {"model": "tiny:1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
@@ -37,7 +33,7 @@ def bearer(name: str, **more: str) -> dict[str, str]:
 async def keyed(path: Path, *keys: dict[str, Any], script: Any = None, **settings: Any) -> AsyncIterator[World]:
     file = path / "keys.json"
     file.write_text(json.dumps({"keys": keys}))
-    async with world(MemoryLog(SystemClock()), script=script, settings={"keys_file": str(file), **settings}) as at:
+    async with world(script=script, settings={"keys_file": str(file), **settings}) as at:
         yield at
 
 
@@ -155,6 +151,5 @@ async def test_what_is_refused_later_costs_no_tokens(tmp_path: Path) -> None:
 
 async def test_a_wrong_keys_file_stops_the_process_before_it_serves() -> None:
     """Never open by accident."""
-    settings = IngressSettings(keys_file="not-there.toml")
     with pytest.raises(ConfigurationError):
-        Ingress(environment(MemoryLog(SystemClock()), Topics(), SystemClock()), settings)
+        opening(World(), keys_file="not-there.toml")

@@ -9,7 +9,6 @@ import pytest
 
 from services.ingress.api import needed
 from shared.access import Right
-from shared.clock import SystemClock
 from shared.contracts.act import Act
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.memory.memory_partition import MemoryRecord
@@ -51,7 +50,7 @@ def written(at: World, topic: str) -> list[MemoryRecord]:
 
 
 async def test_each_act_is_told_before_it_is_done() -> None:
-    async with world(MemoryLog(SystemClock()), nodes=(node(manages="chat"),)) as at:
+    async with world(nodes=(node(manages="chat"),)) as at:
         root = (await at.client.post("/v1/keys", json={"name": "root", "role": "admin"})).json()["key"]
         assert [act.by for act in acts(at)] == ["open"]
         for number, (method, path, body, expected) in enumerate(CALLS, 2):
@@ -75,7 +74,7 @@ async def test_each_act_is_told_before_it_is_done() -> None:
 
 
 async def test_what_is_not_allowed_is_no_act() -> None:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         root = (await at.client.post("/v1/keys", json={"name": "root", "role": "admin"})).json()["key"]
         user = (await at.client.post("/v1/keys", json={"name": "user", "role": "user"}, headers=bearer(root))).json()["key"]
         before = len(acts(at))
@@ -86,7 +85,7 @@ async def test_what_is_not_allowed_is_no_act() -> None:
 
 
 async def test_without_a_place_to_tell_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         assert isinstance(at.log, MemoryLog)
         admin = await at.log.admin()
         await admin.delete_topics([at.topics.acts])

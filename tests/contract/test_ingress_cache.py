@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared.clock import SystemClock
 from shared.contracts.cache import CacheControl
 from shared.contracts.chat import Answer, Served
 from shared.contracts.usage import Usage
-from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_ingress_chat import CHAT, body, events, streamed_text
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import world
@@ -22,10 +20,6 @@ HIT = Script(answer=Answer(text="kept before", model="tiny:1", served=SERVED))
 SPELLED = f"hit; kind=semantic; entry={'e' * 64}; age=12; similarity=0.9877"
 OTHER: dict[str, Any] = {"jobs": {"prompt": "q", "model": "tiny:1"}, "chat": body()}
 PATHS = {"jobs": "/v1/jobs?wait=10", "chat": CHAT}
-
-
-def memory() -> MemoryLog:
-    return MemoryLog(SystemClock())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +42,7 @@ def memory() -> MemoryLog:
 @pytest.mark.parametrize("dialect", PATHS)
 async def test_headers_and_bodies_say_what_is_asked(dialect: str, headers: dict[str, str], said: Any, expected: Any) -> None:
     """A header's word stands for the body's; of two headers the stricter one."""
-    async with world(memory()) as at:
+    async with world() as at:
         more = {} if said is None else {"cache": said}
         response = await at.client.post(PATHS[dialect], json={**OTHER[dialect], **more}, headers=headers)
         assert response.status_code == 200, response.text
@@ -76,7 +70,7 @@ async def test_headers_and_bodies_say_what_is_asked(dialect: str, headers: dict[
 )
 @pytest.mark.parametrize("dialect", PATHS)
 async def test_what_cannot_be_meant_is_refused(dialect: str, headers: dict[str, str], said: Any) -> None:
-    async with world(memory()) as at:
+    async with world() as at:
         more = {} if said is None else {"cache": said}
         response = await at.client.post(PATHS[dialect], json={**OTHER[dialect], **more}, headers=headers)
         assert response.status_code == 400
@@ -85,7 +79,7 @@ async def test_what_cannot_be_meant_is_refused(dialect: str, headers: dict[str, 
 
 
 async def test_who_a_user_is_the_dialects_own_field_says() -> None:
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post(CHAT, json=body(user="ann"), headers={"x-tutti-cache": "exact; scope=user"})
         assert response.status_code == 200
         [seen] = at.planner.jobs.values()
@@ -93,7 +87,7 @@ async def test_who_a_user_is_the_dialects_own_field_says() -> None:
 
 
 async def test_the_same_request_with_another_word_to_the_cache_is_the_same_request() -> None:
-    async with world(memory()) as at:
+    async with world() as at:
         head = {"idempotency-key": "k"}
         first = await at.client.post(CHAT, json=body(), headers=head)
         again = await at.client.post(CHAT, json=body(), headers={**head, "x-tutti-cache": "exact; no-cache"})
@@ -104,7 +98,7 @@ async def test_the_same_request_with_another_word_to_the_cache_is_the_same_reque
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_hit_is_told_in_a_header_and_in_the_body(stream: bool) -> None:
     """Whoever asked; a stream has the same events as any, with the whole text."""
-    async with world(memory(), script=lambda _: HIT) as at:
+    async with world(script=lambda _: HIT) as at:
         response = await at.client.post(CHAT, json=body(stream=stream))
         assert response.headers["x-tutti-cache"] == SPELLED
         told = events(response.text) if stream else [response.json()]
@@ -117,7 +111,7 @@ async def test_a_hit_is_told_in_a_header_and_in_the_body(stream: bool) -> None:
 
 
 async def test_a_miss_is_told_to_who_asked() -> None:
-    async with world(memory()) as at:
+    async with world() as at:
         asked = await at.client.post(CHAT, json=body(), headers={"x-tutti-cache": "exact"})
         other = await at.client.post(CHAT, json=body())
         assert (asked.headers.get("x-tutti-cache"), other.headers.get("x-tutti-cache")) == ("miss", None)
@@ -125,7 +119,7 @@ async def test_a_miss_is_told_to_who_asked() -> None:
 
 
 async def test_a_jobs_answer_tells_too() -> None:
-    async with world(memory(), script=lambda _: HIT) as at:
+    async with world(script=lambda _: HIT) as at:
         response = await at.client.post(PATHS["jobs"], json=OTHER["jobs"])
         assert response.headers["x-tutti-cache"] == SPELLED
         assert response.json()["result"]["answer"]["served"]["saved"]["completion_tokens"] == 9

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
 from services.ingress.submit import is_generated
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
@@ -21,7 +19,7 @@ from shared.contracts.result import Status
 from shared.kafka.memory.memory import MemoryLog
 from shared.topics import partition_of
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import BARE, QUICK, World, environment, node, register, running, until, world
+from tests.support.ingress_world import BARE, World, node, opening, register, running, until, world
 
 CHAT = "/v1/chat/completions"
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -61,7 +59,7 @@ async def only_job(at: World) -> str:
 
 async def test_a_plain_answer() -> None:
     """200 with text, usage and the job's id; the job lies on its home partition with trace, class and deadline."""
-    async with world(memory()) as at:
+    async with world() as at:
         headers = {"x-tutti-class": "batch", "x-tutti-tenant": "team", "x-tutti-deadline-seconds": "30", "traceparent": TRACE}
         response = await at.client.post(CHAT, json=body(user="u"), headers=headers)
         assert response.status_code == 200
@@ -84,7 +82,7 @@ async def test_a_plain_answer() -> None:
 async def test_many_callers_each_get_their_own_answer() -> None:
     """Concurrent requests share batches and partitions and never answers."""
     script = lambda job: Script(text=job.messages[0].content if job.messages else "")
-    async with world(memory(), script=script) as at:
+    async with world(script=script) as at:
 
         async def ask(number: int) -> None:
             response = await at.client.post(CHAT, json=body(messages=[{"role": "user", "content": f"echo {number}"}]))
@@ -98,7 +96,7 @@ async def test_many_callers_each_get_their_own_answer() -> None:
 async def test_a_stream() -> None:
     """Role, deltas as they come, finish reason, usage when asked for, end mark."""
     chunks = ("hel", "lo ", "back")
-    async with world(memory(), script=answering(chunks=chunks)) as at:
+    async with world(script=answering(chunks=chunks)) as at:
         response = await at.client.post(CHAT, json=body(stream=True, stream_options={"include_usage": True}))
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["x-tutti-job"] in at.planner.jobs
@@ -114,7 +112,7 @@ async def test_a_stream() -> None:
 async def test_a_simulated_answer_says_so(simulated: bool) -> None:
     """In a header and in the fingerprint, streamed or not; a real one does not."""
     nodes = (node("node-1", simulated=simulated),)
-    async with world(memory(), script=answering(simulated=simulated, chunks=("hello",)), nodes=nodes) as at:
+    async with world(script=answering(simulated=simulated, chunks=("hello",)), nodes=nodes) as at:
         plain = await at.client.post(CHAT, json=body())
         streamed = await at.client.post(CHAT, json=body(stream=True))
         for response in (plain, streamed):
@@ -126,7 +124,7 @@ async def test_a_simulated_answer_says_so(simulated: bool) -> None:
 
 async def test_a_retry_that_repeats_the_text_is_seamless() -> None:
     """Attempt 2 says the same again from the beginning: the client sees the text once."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         await at.planner.send(at.planner.chunks(job, ("hello",)))
@@ -137,7 +135,7 @@ async def test_a_retry_that_repeats_the_text_is_seamless() -> None:
 
 async def test_a_stream_that_contradicts_itself_fails_clearly() -> None:
     """What was sent cannot be taken back: an error event, and the job is cancelled."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         caller = next(iter(at.ingress.door.waiters.callers()))
@@ -161,7 +159,7 @@ async def test_a_stream_that_contradicts_itself_fails_clearly() -> None:
 )
 async def test_failures_of_jobs_have_their_status(script: Script, status: int, code: str) -> None:
     """Typed JSON in the dialect, with the job's id."""
-    async with world(memory(), script=lambda _job: script) as at:
+    async with world(script=lambda _job: script) as at:
         response = await at.client.post(CHAT, json=body())
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
         assert response.headers["x-tutti-job"] in at.planner.jobs
@@ -187,7 +185,7 @@ def _limited(limit: str, retry_after_seconds: float | None = None) -> Script:
 )
 async def test_reached_limits_have_openais_codes(script: Script, expected: tuple[int, str, str, str | None], stream: bool) -> None:
     """A spent day is a quota, and clients are told not to hammer; too much at once is a rate; a job's own limit is its caller's."""
-    async with world(memory(), script=lambda _job: script) as at:
+    async with world(script=lambda _job: script) as at:
         response = await at.client.post(CHAT, json=body(stream=stream))
         error = response.json()["error"]
         assert (response.status_code, error["type"], error["code"], response.headers.get("retry-after")) == expected
@@ -198,7 +196,7 @@ async def test_reached_limits_have_openais_codes(script: Script, expected: tuple
 async def test_tools_and_thinking_reach_the_client() -> None:
     """Tool calls in OpenAI's form, plain and streamed."""
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
-    async with world(memory(), script=answering(answer=Answer(tool_calls=(call,), thinking="hm"))) as at:
+    async with world(script=answering(answer=Answer(tool_calls=(call,), thinking="hm"))) as at:
         tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
         plain = (await at.client.post(CHAT, json=body(tools=tools))).json()["choices"][0]
         assert plain["finish_reason"] == "tool_calls"
@@ -220,7 +218,7 @@ async def test_tools_and_thinking_reach_the_client() -> None:
 )
 async def test_bad_bodies_are_refused_before_anything_is_queued(content: bytes, status: int, code: str) -> None:
     """400 and 413 in OpenAI's shape; nothing reaches Kafka and nobody is left waiting."""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post(CHAT, content=content)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
         assert response.json()["error"]["type"] == "invalid_request_error"
@@ -230,7 +228,7 @@ async def test_bad_bodies_are_refused_before_anything_is_queued(content: bytes, 
 
 async def test_an_unknown_model_is_404_with_the_known_ones() -> None:
     """Plain names and patterns alike."""
-    async with world(memory(), nodes=(node("a", "tiny:1", "llama3:latest"),)) as at:
+    async with world(nodes=(node("a", "tiny:1", "llama3:latest"),)) as at:
         for name in ("gpt-9", "tutti/nonsense"):
             response = await at.client.post(CHAT, json=body(model=name))
             assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
@@ -243,7 +241,7 @@ async def test_a_model_that_cannot_chat_is_refused() -> None:
     """It would wait for ever: 400 that names the model, for chat and for jobs; embedding with it is fine."""
     embedder = NodeModel(name="embedder:1", operations=("embed",))
     nodes = (node("a", capabilities=("chat", "embed")).model_copy(update={"models": (embedder,)}),)
-    async with world(memory(), nodes=nodes) as at:
+    async with world(nodes=nodes) as at:
         response = await at.client.post(CHAT, json=body(model="embedder:1"))
         assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
         assert (await at.client.post("/v1/jobs", json={"prompt": "x", "model": "embedder:1"})).status_code == 400
@@ -253,14 +251,14 @@ async def test_a_model_that_cannot_chat_is_refused() -> None:
 @pytest.mark.parametrize("model", ["auto", "tutti/auto"])
 async def test_auto_models(model: str) -> None:
     """Both spellings let the cluster choose."""
-    async with world(memory()) as at:
+    async with world() as at:
         assert (await at.client.post(CHAT, json=body(model=model))).status_code == 200
         assert [seen.job.model for seen in at.planner.jobs.values()] == ["auto"]
 
 
 async def test_without_a_node_an_interactive_caller_gets_503_soon() -> None:
     """It says what is missing, and nothing was queued; a batch caller's job is queued all the same."""
-    async with world(memory(), nodes=()) as at:
+    async with world(nodes=()) as at:
         response = await at.client.post(CHAT, json=body())
         assert (response.status_code, response.json()["error"]["missing"]) == (503, ["a live node"])
         assert "retry-after" in response.headers
@@ -270,7 +268,7 @@ async def test_without_a_node_an_interactive_caller_gets_503_soon() -> None:
 
 async def test_a_node_that_appears_in_time_is_used() -> None:
     """The short wait is there for a cluster that is just starting."""
-    async with world(memory(), nodes=(), settings={"no_node_wait_seconds": 5.0}) as at:
+    async with world(nodes=(), settings={"no_node_wait_seconds": 5.0}) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body()))
         await register(at.log, at.topics, node())
         assert (await asking).status_code == 200
@@ -278,7 +276,7 @@ async def test_a_node_that_appears_in_time_is_used() -> None:
 
 async def test_the_deadline_ends_the_wait_even_without_a_planner() -> None:
     """504 after the deadline and its grace."""
-    async with world(memory(), script=answering(silent=True), settings={"deadline_grace_seconds": 0.05}) as at:
+    async with world(script=answering(silent=True), settings={"deadline_grace_seconds": 0.05}) as at:
         response = await at.client.post(CHAT, json=body(), headers={"x-tutti-deadline-seconds": "0.1"})
         assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline")
         assert response.headers["x-tutti-job"] in at.planner.jobs
@@ -286,7 +284,7 @@ async def test_the_deadline_ends_the_wait_even_without_a_planner() -> None:
 
 async def test_too_many_waiting_callers_are_429() -> None:
     """The bound per instance; Retry-After says when."""
-    async with world(memory(), script=held, settings={"in_flight": 3}) as at:
+    async with world(script=held, settings={"in_flight": 3}) as at:
         waiting = [asyncio.create_task(at.client.post(CHAT, json=body())) for _ in range(3)]
         await until(lambda: len(at.planner.jobs) == 3, "three jobs")
         response = await at.client.post(CHAT, json=body())
@@ -299,7 +297,7 @@ async def test_too_many_waiting_callers_are_429() -> None:
 
 async def test_a_backlog_that_cannot_be_met_is_429() -> None:
     """By measured capacity: 30 settled in the last second, 3,000 before us, 10 s to go."""
-    async with world(memory(), settings={"backlog_seconds": 1_000.0}) as at:
+    async with world(settings={"backlog_seconds": 1_000.0}) as at:
         backlog = at.ingress.door.backlog
         for _ in range(3_030):
             backlog.on_accepted(PriorityClass.INTERACTIVE, None, None)
@@ -339,7 +337,7 @@ async def test_kafka_away_is_503_and_work_goes_on_when_it_is_back(absence: Any) 
 
 async def test_stopping_lets_callers_finish() -> None:
     """From `stop` on new callers are refused, waiting ones get their answer."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body()))
         job = await only_job(at)
         at.ingress.door.leaving = True
@@ -353,7 +351,7 @@ async def test_stopping_in_the_end_refuses_who_still_waits_and_cancels() -> None
     """After the grace period the caller gets 503 and his job is cancelled: nobody waits for it; a detached one goes on."""
     log = memory()
     async with world(log, script=held) as at:
-        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8, grace_seconds=2.1), IngressSettings(**QUICK))
+        second = opening(at, "test-2", grace_seconds=2.1)
         async with running(second) as client:
             await until(lambda: bool(second.door.registry.catalogue.models), "nodes")
             asking = asyncio.create_task(client.post(CHAT, json=body()))

@@ -16,7 +16,6 @@ from shared.agents import table as tables
 from shared.agents.built_in import AGENTS, PROFILES
 from shared.agents.resolving import resolve
 from shared.agents.table import Declarations
-from shared.clock import SystemClock
 from shared.contracts.agents import Tool
 from shared.contracts.chat import Answer
 from shared.contracts.event import JobAccepted
@@ -34,7 +33,7 @@ LETTER = {"template": "Dear {{ name }},", "variables": ["name"], "about": "Opens
 
 @asynccontextmanager
 async def ready() -> AsyncIterator[World]:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await until(at.ingress.door.offered.declared.complete, "the registry is read")
         yield at
 

@@ -15,7 +15,6 @@ import uvicorn
 from services.ingress.dialects import served
 from shared.clock import SystemClock
 from shared.contracts.chat import Operation
-from shared.kafka.memory.memory import MemoryLog
 from shared.service.bounded import BoundedProtocol
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
@@ -112,7 +111,7 @@ def test_every_dialect_is_here() -> None:
 @pytest.mark.parametrize("hard", [False, True])
 async def test_leaving_cancels_the_job(path: str, stream: bool, hard: bool) -> None:
     """Plain or streamed, with a close or a reset, before the first token: the cancel is at the job's home at once."""
-    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True)) as at, serving(at) as port:
+    async with world(script=lambda _job: Script(hold=True)) as at, serving(at) as port:
         connection = await Connection.post(port, path, stream=stream)
         job = await only_job(at)
         clock = SystemClock()
@@ -127,7 +126,7 @@ async def test_leaving_cancels_the_job(path: str, stream: bool, hard: bool) -> N
 @pytest.mark.parametrize("path", ASKS)
 async def test_leaving_in_mid_stream_cancels_the_job(path: str) -> None:
     """After the first token as before it."""
-    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
+    async with world(script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
         connection = await Connection.post(port, path, stream=True)
         await asyncio.wait_for(connection.reader.readuntil(b'"hello"'), 5)
         job = await only_job(at)
@@ -137,7 +136,7 @@ async def test_leaving_in_mid_stream_cancels_the_job(path: str) -> None:
 
 async def test_leaving_what_goes_on_behind_ends_nothing() -> None:
     """A response that is asked for later belongs to nobody's connection."""
-    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
+    async with world(script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
         connection = await Connection.post(port, "/v1/responses", stream=True, background=True)
         await asyncio.wait_for(connection.reader.readuntil(b'"hello"'), 5)
         job = await only_job(at)
@@ -151,7 +150,7 @@ async def test_leaving_what_goes_on_behind_ends_nothing() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_detached_job_goes_on(stream: bool) -> None:
     """`x-tutti-detach: true`: the client leaves, the job does not end."""
-    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True)) as at, serving(at) as port:
+    async with world(script=lambda _job: Script(hold=True)) as at, serving(at) as port:
         connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-detach": "true"}, stream=stream)
         job = await only_job(at)
         await connection.drop()
@@ -173,7 +172,7 @@ async def test_a_detached_job_goes_on(stream: bool) -> None:
 
 async def test_leaving_after_the_answer_cancels_nothing() -> None:
     """Keep-alive connections are closed at some time; that is no cancel."""
-    async with world(MemoryLog(SystemClock())) as at, serving(at) as port:
+    async with world() as at, serving(at) as port:
         connection = await Connection.post(port, "/v1/chat/completions")
         await asyncio.wait_for(connection.reader.readuntil(b"total_tokens"), 5)
         await connection.drop()
@@ -190,7 +189,7 @@ async def test_a_client_that_does_not_read_holds_back_only_itself() -> None:
     def script(job: Any) -> Script:
         return scripts.get(job.messages[0].content, Script())
 
-    async with world(MemoryLog(SystemClock()), script=script) as at, serving(at) as port:
+    async with world(script=script) as at, serving(at) as port:
         slow = await Connection.post(port, "/v1/chat/completions", stream=True, messages=[{"role": "user", "content": "slow"}])
         await only_job(at)
         assert (await at.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]})).status_code == 200
@@ -206,7 +205,7 @@ async def test_a_client_that_never_reads_is_cut_off() -> None:
     text = "\N{MUSICAL KEYBOARD}" * 3_000
     script = Script(hold=True, chunks=(text,) * 600)
     settings = {"stuck_seconds": 0.2, "deadline_grace_seconds": 0.0}
-    async with world(MemoryLog(SystemClock()), script=lambda _job: script, settings=settings) as at, serving(at) as port:
+    async with world(script=lambda _job: script, settings=settings) as at, serving(at) as port:
         connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-deadline-seconds": "1"}, stream=True)
         await only_job(at)
         await until(lambda: len(at.ingress.door.waiters) == 0, "the place is free again", 20)

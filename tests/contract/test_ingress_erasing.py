@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from services.ingress.routes.erasure import OF_NO_TENANT
-from shared.clock import SystemClock
 from shared.contracts.act import Act
 from shared.contracts.erased import Erased
 from shared.kafka.memory.memory import MemoryLog
@@ -36,7 +35,7 @@ def counts(shown: dict[str, Any]) -> list[int | None]:
 
 
 async def test_what_goes_is_told_and_then_goes() -> None:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         root, acme = await furnished(at)
         job = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "x"}, headers=bearer(acme))).json()["id"]
         theirs = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "x", "tenant": "globex"}, headers=bearer(root))).json()["id"]
@@ -76,7 +75,7 @@ async def test_what_goes_is_told_and_then_goes() -> None:
 
 
 async def test_conversations_are_dropped_by_their_owners() -> None:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         root, acme = await furnished(at)
         await at.client.put("/v1/conversations/talk", json={"facts": ["one"]}, headers=bearer(acme))
         await until(lambda: any(known.tenant == "acme" for known in at.ingress.door.events.conversations), "a conversation")
@@ -85,7 +84,7 @@ async def test_conversations_are_dropped_by_their_owners() -> None:
 
 
 async def test_nobody_erases_his_own_key_or_without_the_right() -> None:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         root, acme = await furnished(at)
         own = await at.client.post("/v1/tenants/ops/erase", json={"dry_run": False}, headers=bearer(root))
         assert (own.status_code, own.json()["error"]["code"]) == (409, "own_key")

@@ -19,7 +19,6 @@ from services.ingress.http.encodings import unpack
 from services.ingress.problems import Refused
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory.memory import MemoryLog
 from shared.service import bounded
 from tests.contract.test_ingress_disconnect import ASKS, Connection, connections, serving
 from tests.support.fake_planner import Script
@@ -133,7 +132,7 @@ async def besieged(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[World
     for module, name, seconds in bounds:
         monkeypatch.setattr(module, name, seconds)
     settings = {"stuck_seconds": 1.0}
-    async with world(MemoryLog(SystemClock()), script=script, settings=settings) as at, serving(at, timeout_keep_alive=1) as port:
+    async with world(script=script, settings=settings) as at, serving(at, timeout_keep_alive=1) as port:
         yield at, port
 
 
@@ -216,7 +215,7 @@ async def test_who_takes_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("path", ASKS)
 async def test_requests_behind_a_stream_do_not_hide_that_its_client_is_gone(path: str) -> None:
     """Its job is ended at once, though more was asked on the same connection."""
-    async with world(MemoryLog(SystemClock()), script=lambda _: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
+    async with world(script=lambda _: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
         connection = await Connection.post(port, path, stream=True)
         await asyncio.wait_for(connection.reader.readuntil(b'"hello"'), SECONDS)
         connection.writer.write(GET * 3)

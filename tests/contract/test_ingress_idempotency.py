@@ -14,20 +14,13 @@ import httpx
 import pytest
 
 from services.ingress.admission.idempotency import job_id_of
-from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import QUICK, World, environment, running, until, world
+from tests.support.ingress_world import World, opening, running, until, world
 
 CHAT, JOBS = "/v1/chat/completions", "/v1/jobs"
 KEY = {"idempotency-key": "once"}
-
-
-def memory() -> MemoryLog:
-    return MemoryLog(SystemClock())
 
 
 def echo(job: Job) -> Script:
@@ -45,7 +38,7 @@ def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def another(at: World, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """One more instance. `events_lookback=0`: it knows nothing of what was before."""
-    ingress = Ingress(environment(at.log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**{**QUICK, **settings}))
+    ingress = opening(at, "test-2", **settings)
     async with running(ingress) as client:
         await until(lambda: bool(ingress.door.registry.catalogue.models), "nodes")
         yield client
@@ -53,7 +46,7 @@ async def another(at: World, **settings: Any) -> AsyncIterator[httpx.AsyncClient
 
 async def test_a_repeated_key_is_the_same_job_and_the_same_answer() -> None:
     """Jobs and chat; the second time nothing is submitted, and the answer says that it is a repetition."""
-    async with world(memory(), script=echo) as at:
+    async with world(script=echo) as at:
         first = await at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY)
         second = await at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY)
         assert (first.status_code, second.status_code) == (200, 200)
@@ -70,7 +63,7 @@ async def test_a_repeated_key_is_the_same_job_and_the_same_answer() -> None:
 
 async def test_another_body_under_the_key_is_a_conflict() -> None:
     """409 in both dialects; for a client's own id too. What is left to the defaults is no other body."""
-    async with world(memory(), script=echo) as at:
+    async with world(script=echo) as at:
         await at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY)
         response = await at.client.post(JOBS, json={"prompt": "b"}, headers=KEY)
         assert (response.status_code, response.json()["error"]["code"]) == (409, "conflict")
@@ -87,7 +80,7 @@ async def test_another_body_under_the_key_is_a_conflict() -> None:
 
 async def test_a_key_is_the_tenants_own() -> None:
     """Two tenants may use the same word."""
-    async with world(memory(), script=echo) as at:
+    async with world(script=echo) as at:
         texts = [
             (await at.client.post(f"{JOBS}?wait=5", json={"prompt": tenant}, headers=KEY | {"x-tutti-tenant": tenant})).json()
             for tenant in ("a", "b")
@@ -98,14 +91,14 @@ async def test_a_key_is_the_tenants_own() -> None:
 
 async def test_a_key_and_an_id_are_one_too_many() -> None:
     """400: which of the two should count?"""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post(JOBS, json={"prompt": "a", "id": "mine"}, headers=KEY)
         assert (response.status_code, response.json()["error"]["param"]) == (400, "idempotency-key")
 
 
 async def test_concurrent_posts_of_one_key_have_one_answer() -> None:
     """Whoever comes first makes the job; the others, at two instances, wait for the same end."""
-    async with world(memory(), script=held) as at, another(at) as second:
+    async with world(script=held) as at, another(at) as second:
         calls = [
             asyncio.create_task(client.post(CHAT, json=chat(stream=stream), headers=KEY))
             for client in (at.client, second)
@@ -122,7 +115,7 @@ async def test_concurrent_posts_of_one_key_have_one_answer() -> None:
 
 async def test_concurrent_other_bodies_one_wins() -> None:
     """At two instances that know nothing of each other: one 200, one 409, for chat, streamed chat and jobs."""
-    async with world(memory(), script=echo) as at, another(at) as second:
+    async with world(script=echo) as at, another(at) as second:
         for number, (path, make) in enumerate(
             [
                 (CHAT, chat),
@@ -142,7 +135,7 @@ async def test_concurrent_other_bodies_one_wins() -> None:
 
 async def test_a_restarted_instance_gets_the_result_from_the_planner() -> None:
     """Nothing is stored and nothing is read back: the planner's memory answers with the result, not with `queued`; or with a conflict."""
-    async with world(memory(), script=echo) as at:
+    async with world(script=echo) as at:
         own = {"prompt": "a", "id": "mine"}
         first = (await at.client.post(f"{JOBS}?wait=5", json=own)).json()
         completion = (await at.client.post(CHAT, json=chat(), headers=KEY)).json()
@@ -159,7 +152,7 @@ async def test_a_restarted_instance_gets_the_result_from_the_planner() -> None:
 
 async def test_a_late_word_of_the_planner_still_counts() -> None:
     """Behind a backlog nobody waits for it; when it comes, the status is known here."""
-    async with world(memory(), script=echo) as at:
+    async with world(script=echo) as at:
         own = {"prompt": "a", "id": "mine"}
         await at.client.post(f"{JOBS}?wait=5", json=own)
         at.planner.busy = asyncio.Event()
@@ -176,7 +169,7 @@ async def test_a_late_word_of_the_planner_still_counts() -> None:
 
 async def test_a_running_job_is_joined_not_submitted_again() -> None:
     """`?wait=` and chat wait for its end; without waiting its state is told."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         job = (await at.client.post(JOBS, json={"prompt": "a"}, headers=KEY)).json()["id"]
         await until(lambda: (found := at.ingress.door.journal.status(job)) is not None and found.state == "running", "running")
         again = await at.client.post(JOBS, json={"prompt": "a"}, headers=KEY)
@@ -190,7 +183,7 @@ async def test_a_running_job_is_joined_not_submitted_again() -> None:
 
 async def test_a_repeated_streamed_chat_has_the_whole_text() -> None:
     """Joined while it runs or after its end: all of the text, then the end mark."""
-    async with world(memory(), script=lambda _job: Script(text="one two", chunks=("one ", "two"))) as at:
+    async with world(script=lambda _job: Script(text="one two", chunks=("one ", "two"))) as at:
         texts = [(await at.client.post(CHAT, json=chat(stream=True), headers=KEY)).text for _ in range(2)]
         for text in texts:
             assert text.count("[DONE]") == 1
@@ -201,7 +194,7 @@ async def test_a_repeated_streamed_chat_has_the_whole_text() -> None:
 
 async def test_a_keyed_call_is_not_cancelled_when_its_client_goes() -> None:
     """He will come again with the key: the job is still there."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         call = asyncio.create_task(at.client.post(CHAT, json=chat(), headers=KEY))
         job = job_id_of("default", "once")
         await until(lambda: job in at.planner.jobs, "the job")
@@ -219,6 +212,6 @@ async def test_a_keyed_call_is_not_cancelled_when_its_client_goes() -> None:
 @pytest.mark.parametrize("key", ["", "x" * 256, "two words", "käse"])
 async def test_a_key_that_is_none_is_refused(key: str) -> None:
     """400 that names the header."""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post(JOBS, json={"prompt": "a"}, headers=[(b"idempotency-key", key.encode())])
         assert (response.status_code, response.json()["error"]["param"]) == (400, "idempotency-key")

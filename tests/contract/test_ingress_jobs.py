@@ -12,8 +12,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
-from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass
@@ -22,10 +20,9 @@ from shared.contracts.node import NodeModel
 from shared.contracts.result import Result, Status
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
-from shared.processing.provision import ensure_topics
-from shared.topics import Topics, partition_of
+from shared.topics import partition_of
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import BARE, QUICK, World, environment, node, running, until, world
+from tests.support.ingress_world import BARE, World, node, opening, running, until, world
 
 
 def memory() -> MemoryLog:
@@ -75,7 +72,7 @@ async def in_state(client: httpx.AsyncClient, job: str, state: str) -> dict[str,
 
 async def test_the_smallest_job() -> None:
     """202 with id and Location when Kafka has it; then its status tells state, steps and result."""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post("/v1/jobs", json={"prompt": "hello"})
         assert response.status_code == 202
         job = response.json()["id"]
@@ -91,7 +88,7 @@ async def test_the_smallest_job() -> None:
 
 async def test_what_the_body_and_the_headers_say() -> None:
     """Class and tenant of the body win over the headers; without them the headers count; the rest is the Job contract."""
-    async with world(memory()) as at:
+    async with world() as at:
         headers = {"x-tutti-class": "interactive", "x-tutti-tenant": "from-header", "x-tutti-deadline-seconds": "60"}
         own = {"prompt": "x", "class": "batch", "tenant": "own", "id": "mine-1", "metadata": {"k": "v"}}
         assert (await at.client.post("/v1/jobs", json=own, headers=headers)).json()["id"] == "mine-1"
@@ -105,7 +102,7 @@ async def test_what_the_body_and_the_headers_say() -> None:
 
 async def test_waiting_for_the_end() -> None:
     """`?wait=` answers 200 with the result when the job ends in time, else 202."""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post("/v1/jobs?wait=5", json={"prompt": "hello"})
         assert (response.status_code, response.json()["state"]) == (200, "settled")
         at.planner.script = held
@@ -135,7 +132,7 @@ async def test_waiting_for_the_end() -> None:
 )
 async def test_bad_submissions(content: bytes, status_code: int, code: str) -> None:
     """Typed JSON in tutti's own dialect; nothing is queued; the value is never repeated."""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.post("/v1/jobs", content=content)
         assert (response.status_code, response.json()["error"]["code"]) == (status_code, code)
         assert "xxxx" not in response.text
@@ -144,7 +141,7 @@ async def test_bad_submissions(content: bytes, status_code: int, code: str) -> N
 
 async def test_a_fallback_model_that_is_known_is_enough() -> None:
     """404 only when no candidate is known."""
-    async with world(memory()) as at:
+    async with world() as at:
         job = await submit(at, model="gpt-9", fallback_models=["tiny:1"])
         await until(lambda: job in at.planner.jobs, "the job")
         assert at.planner.jobs[job].job.model == "gpt-9"
@@ -152,7 +149,7 @@ async def test_a_fallback_model_that_is_known_is_enough() -> None:
 
 async def test_cancelling() -> None:
     """The cancel goes to the job's home; when the job has ended already nothing is sent."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         job = await submit(at)
         await in_state(at.client, job, "running")
         response = await at.client.delete(f"/v1/jobs/{job}")
@@ -166,7 +163,7 @@ async def test_cancelling() -> None:
 
 async def test_unknown_jobs() -> None:
     """404; but an id that an ingress made can be cancelled before its first event is known."""
-    async with world(memory()) as at:
+    async with world() as at:
         for method, path in (("GET", "/v1/jobs/nobody"), ("DELETE", "/v1/jobs/nobody"), ("GET", "/v1/jobs/nobody/events")):
             response = await at.client.request(method, path)
             assert (response.status_code, response.json()["error"]["code"]) == (404, "job_not_found")
@@ -178,7 +175,7 @@ async def test_unknown_jobs() -> None:
 
 async def test_the_event_stream() -> None:
     """The history in order, ended by job_settled; ids rise."""
-    async with world(memory()) as at:
+    async with world() as at:
         job = await submit(at)
         found = parsed((await at.client.get(f"/v1/jobs/{job}/events")).text)
         assert [event.name for event in found] == ["job_accepted", "step_asked", "step_claimed", "step_answered", "job_settled"]
@@ -189,7 +186,7 @@ async def test_the_event_stream() -> None:
 
 async def test_the_event_stream_follows_a_running_job() -> None:
     """Connected before the end, the client hears of it."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         job = await submit(at)
         following = asyncio.create_task(at.client.get(f"/v1/jobs/{job}/events"))
         await until(lambda: len(at.ingress.door.followers) == 1, "somebody follows")
@@ -200,7 +197,7 @@ async def test_the_event_stream_follows_a_running_job() -> None:
 
 async def test_a_broken_event_stream_is_resumed() -> None:
     """With Last-Event-ID exactly the rest comes, text included; without one, or with nonsense, everything."""
-    async with world(memory(), script=lambda _job: Script(chunks=("hello ", "back"))) as at:
+    async with world(script=lambda _job: Script(chunks=("hello ", "back"))) as at:
         job = await submit(at, stream=True)
         await in_state(at.client, job, "settled")
         url = f"/v1/jobs/{job}/events"
@@ -216,7 +213,7 @@ async def test_a_broken_event_stream_is_resumed() -> None:
 
 async def test_chunks_of_a_streamed_job() -> None:
     """They come as they arrive, each with its place in the text, and what was lost comes with the end."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         job = await submit(at, stream=True)
         following = asyncio.create_task(at.client.get(f"/v1/jobs/{job}/events"))
         await until(lambda: job in at.planner.jobs, "the job")
@@ -233,7 +230,7 @@ async def test_chunks_of_a_streamed_job() -> None:
 
 async def test_events_of_stale_epochs_are_not_shown() -> None:
     """A planner that has lost the partition writes into the log: its word does not count (ARCHITECTURE, planner protocol)."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         job = await submit(at)
         await in_state(at.client, job, "running")
         seen = at.planner.jobs[job]
@@ -252,7 +249,7 @@ async def test_another_instance_knows_the_job_from_its_events() -> None:
     async with world(log) as at:
         job = await submit(at)
         await in_state(at.client, job, "settled")
-        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK))
+        second = opening(at, "test-2")
         async with running(second) as client:
             assert (await in_state(client, job, "settled"))["result"]["answer"]["text"] == "hello back"
             assert len(parsed((await client.get(f"/v1/jobs/{job}/events")).text)) == 5
@@ -264,7 +261,7 @@ async def test_two_instances_that_share_a_partition_get_their_own_replies() -> N
     """Correlations tell whose a reply is."""
     log = memory()
     async with world(log, script=lambda job: Script(text=job.messages[0].content if job.messages else "")) as at:
-        twin = Ingress(environment(log, at.topics, SystemClock(), "test-1", seed=99), IngressSettings(**QUICK))
+        twin = opening(at)
         async with running(twin) as client:
             await until(lambda: bool(twin.door.registry.catalogue.models), "nodes")
 
@@ -294,7 +291,7 @@ async def test_models() -> None:
     """OpenAI's list shape: `auto` and the nodes' models; a model that only a drained node has is not available. What is listed is found."""
     window = NodeModel(name="hf.co/org/big:70b", window=8_192)
     nodes = (node("a", "tiny:1"), node("b", draining=True).model_copy(update={"models": (window,)}))
-    async with world(memory(), nodes=nodes) as at:
+    async with world(nodes=nodes) as at:
         listed = (await at.client.get("/v1/models")).json()
         assert listed["object"] == "list"
         available = {model["id"]: model["available"] for model in listed["data"]}
@@ -309,7 +306,7 @@ async def test_models() -> None:
 
 async def test_unknown_paths_and_methods_are_typed() -> None:
     """In the dialect of the path."""
-    async with world(memory()) as at:
+    async with world() as at:
         for method, path, code in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405), ("PUT", "/v1/jobs", 405)):
             response = await at.client.request(method, path)
             assert response.status_code == code
@@ -318,7 +315,7 @@ async def test_unknown_paths_and_methods_are_typed() -> None:
 
 async def test_the_openapi_document_is_valid_and_complete() -> None:
     """Every reference resolves, every schema is a schema, every route of the application is documented."""
-    async with world(memory()) as at:
+    async with world() as at:
         document = (await at.client.get("/openapi.json")).json()
         chat = document["paths"]["/v1/chat/completions"]["post"]
         assert {"401", "403", "409", "429"} <= set(chat["responses"])
@@ -340,15 +337,14 @@ async def test_the_openapi_document_is_valid_and_complete() -> None:
 
 async def test_an_instance_that_starts_beside_a_backlog_sees_it() -> None:
     """End offsets minus what the planners' group committed: no event of this instance's time tells of these jobs."""
-    log, topics = memory(), Topics()
-    await ensure_topics(log, topics)
-    parts = [TopicPartition(topics.jobs(PriorityClass.BATCH), number) for number in range(topics.settings.home_partitions)]
+    at = World()
+    parts = [TopicPartition(at.topics.jobs(PriorityClass.BATCH), number) for number in range(at.topics.settings.home_partitions)]
     for part in parts:
-        log.write(part, [Message(part.topic, b"{}")] * 100)
-    planners = await log.consumer(client_id="p", group="tutti-planner")
+        at.log.write(part, [Message(part.topic, b"{}")] * 100)
+    planners = await at.log.consumer(client_id="p", group="tutti-planner")
     planners.assign(parts)
     await planners.commit({parts[0]: 40, parts[1]: 100})
-    ingress = Ingress(environment(log, topics, SystemClock()), IngressSettings(**QUICK, backlog_jobs=459))
+    ingress = opening(at, backlog_jobs=459)
     async with running(ingress) as client:
         await until(lambda: ingress.door.backlog.waiting(PriorityClass.BATCH) == 460, "counted")
         refused = await client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})
@@ -361,7 +357,7 @@ async def test_an_instance_that_starts_beside_a_backlog_sees_it() -> None:
 
 async def test_a_tree_is_json_or_a_chart_without_text() -> None:
     """The form by query or by Accept; what became of the job's one step, not what was asked or answered."""
-    async with world(memory()) as at:
+    async with world() as at:
         job = await submit(at, prompt="the question")
         await until(lambda: (found := at.ingress.door.journal.status(job)) is not None and found.state == "settled", "its end")
         path = f"/v1/jobs/{job}/tree"

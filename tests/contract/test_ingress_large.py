@@ -95,7 +95,7 @@ async def test_a_large_job_is_taken(fields: dict[str, Any]) -> None:
 
 async def test_nothing_of_a_large_body_stays_while_somebody_waits() -> None:
     """Its bytes count until its job is on its way, and are free then; also of one that joins a job that was there before."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         door, chat, key = at.ingress.door, body(messages=[{"role": "user", "content": "x" * 1_000_000}]), {"idempotency-key": "k"}
         asked = [
             asyncio.create_task(at.client.post(CHAT, json=chat)),
@@ -140,7 +140,7 @@ async def answering(at: World, made: dict[str, Answer], text: str = TEXT) -> Non
 async def test_a_large_answer_reaches_whoever_asks() -> None:
     """Plain, streamed, waited for, looked at later, followed by its events, asked for again."""
     made: dict[str, Answer] = {}
-    async with world(memory(), script=by_reference(made)) as at:
+    async with world(script=by_reference(made)) as at:
         await answering(at, made)
         plain = await at.client.post(CHAT, json=body())
         assert plain.json()["choices"][0]["message"]["content"] == TEXT
@@ -232,7 +232,7 @@ class SlowClient:
 async def test_large_answers_are_bounded_until_they_are_taken(route: str) -> None:
     """Each counts until its client has it, and goes out in pieces that are small; meanwhile others wait for room."""
     made: dict[str, Answer] = {}
-    async with world(memory(), script=by_reference(made), settings={"bodies_bytes": 3 * 1024 * 1024, "accept_seconds": 0.5}) as at:
+    async with world(script=by_reference(made), settings={"bodies_bytes": 3 * 1024 * 1024, "accept_seconds": 0.5}) as at:
         await answering(at, made)
         job = (await at.client.post("/v1/jobs?wait=60", json={"prompt": "q"})).json()["id"]
         await answering(at, made, HUGE)

@@ -41,10 +41,6 @@ def node(name: str, *models: NodeModel, **fields: Any) -> Node:
 NODES = (node("a", TINY), node("b", TINY, capabilities=("embed",)), node("c", capabilities=()))
 
 
-def memory() -> MemoryLog:
-    return MemoryLog(SystemClock())
-
-
 def acts(at: World) -> list[tuple[str, str, str]]:
     assert isinstance(at.log, MemoryLog)
     found = [Act.model_validate_json(record.value or b"") for record in at.log.existing(TopicPartition(at.topics.acts, 0)).records]
@@ -58,7 +54,7 @@ def the_job(at: World) -> Job:
 
 async def test_an_order_is_a_job_that_names_its_nodes() -> None:
     """Chosen once; told on `acts`; answered with where to look. What has no model yet can pull one, too."""
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         response = await at.client.post(TASKS, json={"action": "pull", "model": "new:1", "all": True, "class": "batch"})
         assert response.status_code == 202, response.text
         job = the_job(at)
@@ -70,7 +66,7 @@ async def test_an_order_is_a_job_that_names_its_nodes() -> None:
 
 
 async def test_a_card_stands_for_its_model_and_what_cannot_be_done_is_said() -> None:
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         await until(at.ingress.door.offered.declared.complete, "the registry is read")
         await at.client.put("/v1/cards/smart", json={"model": "tiny:1", "synonyms": ["gpt-4o"]})
         assert (await at.client.post(TASKS, json={"action": "load", "model": "gpt-4o", "copies": 2})).status_code == 202
@@ -85,7 +81,7 @@ async def test_a_card_stands_for_its_model_and_what_cannot_be_done_is_said() -> 
 
 async def test_a_pin_stands_in_the_registry_until_the_model_is_given_up() -> None:
     """For each node, as it spells the model; what is only loaded does not."""
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         for action in ("load", "pin", "unpin"):
             order = {"action": action, "model": "tiny:1", "nodes": ["a", "b"]}
             assert (await at.client.post(TASKS, json=order)).status_code == 202
@@ -97,7 +93,7 @@ async def test_a_pin_stands_in_the_registry_until_the_model_is_given_up() -> Non
 
 async def test_a_refused_order_pins_nothing() -> None:
     """The backlog is full: nothing would ever do it, or say so."""
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         at.ingress.door.backlog.retry_after_seconds = lambda *_: 7.0  # type: ignore[method-assign]
         assert (await at.client.post(TASKS, json={"action": "pin", "model": "tiny:1"})).status_code == 429
         assert entries(at) == []
@@ -106,7 +102,7 @@ async def test_a_refused_order_pins_nothing() -> None:
 @pytest.mark.parametrize("action", ["unpin", "unload", "delete"])
 async def test_a_pin_that_no_node_can_give_up_is_given_up(action: str) -> None:
     """Of a node that has left, or has lost the model: by an order for all, or for that node; whatever else comes of the order."""
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         pins = ("gone/tiny:1", "c/tiny:1", "gone/lost", "gone/lost:8b")
         for name in pins:
             await at.planner.send([Message(at.topics.registry, Pin(by="x", at=1.0).to_bytes(), f"pin/{name}".encode(), 0, envelope("pin"))])
@@ -138,7 +134,7 @@ PULLING = TaskProgress(status="pulling 0123", digest="sha256:0123", total=10, co
 
 async def test_a_pull_is_told_as_ollama_tells_it() -> None:
     """Lines as they come, the last is success; without a stream one object."""
-    async with world(memory(), nodes=NODES, script=lambda _: Script(hold=True)) as at:
+    async with world(nodes=NODES, script=lambda _: Script(hold=True)) as at:
         asked = asyncio.create_task(at.client.post("/api/pull", json={"name": "new:1", "nodes": ["a"]}))
         await until(lambda: bool(at.planner.jobs), "the job")
         await tell(at, TaskProgress(status="pulling manifest", node="a"), PULLING)
@@ -154,14 +150,14 @@ async def test_a_pull_is_told_as_ollama_tells_it() -> None:
             {"status": "a: success"},
             {"status": "success"},
         ]
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         whole = await at.client.post("/api/pull", json={"model": "new:1", "stream": False, "copies": 1})
         assert (whole.status_code, whole.json()) == (200, {"status": "success"})
         assert the_job(at).input["nodes"] == [{"node": "a", "capability": "chat"}]
 
 
 async def test_models_are_copied_and_deleted_where_they_are() -> None:
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         copied = await at.client.post("/api/copy", json={"source": "tiny:1", "destination": "mine"})
         assert (copied.status_code, copied.content) == (200, b"")
         deleted = await at.client.request("DELETE", "/api/delete", json={"model": "tiny:1"})
@@ -179,7 +175,7 @@ async def test_models_are_copied_and_deleted_where_they_are() -> None:
 async def test_a_task_that_fails_says_why(stream: bool) -> None:
     """As a last line after the head of a stream, else as the status."""
     failure = Failure(kind=FailureKind.BAD_REQUEST, message="pull new:1 failed on 1 of 1 nodes: a: file does not exist")
-    async with world(memory(), nodes=NODES, script=lambda _: Script(status=Status.FAILED, failure=failure)) as at:
+    async with world(nodes=NODES, script=lambda _: Script(status=Status.FAILED, failure=failure)) as at:
         response = await at.client.post("/api/pull", json={"model": "new:1", "stream": stream})
         assert response.status_code == (200 if stream else 400)
         assert "file does not exist" in json.loads(response.text.splitlines()[-1])["error"]
@@ -188,7 +184,7 @@ async def test_a_task_that_fails_says_why(stream: bool) -> None:
 async def test_who_leaves_ends_his_pull() -> None:
     """As Ollama has it; with `x-tutti-detach` it goes on."""
     for headers, cancelled in (({}, True), ({"x-tutti-detach": "true"}, False)):
-        async with world(memory(), nodes=NODES, script=lambda _: Script(hold=True)) as at:
+        async with world(nodes=NODES, script=lambda _: Script(hold=True)) as at:
             asked = asyncio.create_task(at.client.post("/api/pull", json={"model": "new:1"}, headers=headers))
             await until(lambda: bool(at.planner.jobs), "the job")
             asked.cancel()
@@ -202,7 +198,7 @@ async def test_who_leaves_ends_his_pull() -> None:
 
 async def test_a_status_says_how_far_a_task_is() -> None:
     """As the node that does it has told; once it has ended no more."""
-    async with world(memory(), nodes=NODES, script=lambda _: Script(hold=True)) as at:
+    async with world(nodes=NODES, script=lambda _: Script(hold=True)) as at:
         identifier = (await at.client.post(TASKS, json={"action": "pull", "model": "new:1", "nodes": ["a"]})).json()["id"]
         running = RunningTask(step=StepId(STEP), action=Action.PULL, model="new:1", progress=PULLING)
         await register(at.log, at.topics, node("a", TINY, tasks=(running,)))
@@ -245,7 +241,7 @@ async def test_only_operators_have_models_changed(way: str) -> None:
 
 async def test_no_model_stands_for_the_pattern() -> None:
     """A chat with `tutti/models` names no action."""
-    async with world(memory(), nodes=NODES) as at:
+    async with world(nodes=NODES) as at:
         chat = {"model": "tutti/models", "messages": [{"role": "user", "content": "x"}]}
         refused(await at.client.post("/v1/chat/completions", json=chat), 400, "invalid_input")
         assert not any(each["id"] == "tutti/models" for each in (await at.client.get("/v1/models")).json()["data"])

@@ -30,7 +30,7 @@ TOLD = Advice(code="swaps", level="warn", text="12 loads in an hour")
 
 
 def entries(at: World) -> list[tuple[bytes | None, bytes | None]]:
-    return [(r.key, r.value) for r in at.log.existing(TopicPartition(at.topics.registry, 0)).records]  # type: ignore[attr-defined]
+    return [(r.key, r.value) for r in at.log.existing(TopicPartition(at.topics.registry, 0)).records]
 
 
 async def test_a_node_is_shown_with_all_that_is_known_of_it() -> None:
@@ -56,7 +56,7 @@ async def test_a_node_is_shown_with_all_that_is_known_of_it() -> None:
 
 async def test_a_node_is_taken_out_of_service_and_back() -> None:
     """An entry of the registry, told as an act, with who did it; of a node that is away, too."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         answer = await at.client.put("/v1/nodes/away/maintenance", json={"reason": "a fan"})
         assert (answer.status_code, answer.json()["reason"], answer.json()["by"]) == (200, "a fan", "open")
         [(key, value)] = entries(at)
@@ -93,7 +93,7 @@ async def test_many_who_ask_at_once_cause_one_look(monkeypatch: pytest.MonkeyPat
         return LastHeard()
 
     monkeypatch.setattr(nodes, "heard", look)
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         answers = await asyncio.gather(*(at.client.get("/v1/nodes") for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
         assert all([row["id"] for row in answer.json()["nodes"]] == ["node-1"] for answer in answers)

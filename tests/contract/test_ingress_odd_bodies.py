@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from shared.clock import SystemClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from tests.contract.test_ingress_schedules import ready
@@ -79,7 +78,7 @@ def bodies() -> list[tuple[str, str, str]]:
 
 async def test_no_route_takes_what_json_cannot_say_or_numbers_beyond_all_bounds() -> None:
     """400 in words, nothing is written; the same body with a sensible value passes the same check."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         before = written(at)
         for method, path, body in bodies():
@@ -90,7 +89,7 @@ async def test_no_route_takes_what_json_cannot_say_or_numbers_beyond_all_bounds(
 @pytest.mark.parametrize("number", ["1", "18446744073709551615", "0.5", '"NaN"', "null"])
 async def test_a_sensible_value_passes(number: str) -> None:
     """Or the test above would hold for an ingress that refuses everything."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         for (method, path), forms in FREE.items():
             if path == "/v1/chat/completions":

@@ -10,7 +10,6 @@ import pytest
 from services.ingress.routes import calls, events
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
 
@@ -25,10 +24,6 @@ def quick_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def waits(job: Job) -> Script:
     return Script(hold=True, waits=True)
-
-
-def memory() -> MemoryLog:
-    return MemoryLog(SystemClock())
 
 
 async def submit(at: World, **body: Any) -> Any:
@@ -50,7 +45,7 @@ async def accepted(at: World, job: str) -> None:
 
 
 async def test_who_asks_knows_his_place_until_he_is_served() -> None:
-    async with world(memory(), script=waits) as at:
+    async with world(script=waits) as at:
         await submit(at, id="first")
         await accepted(at, "first")
         second = await submit(at, id="second")
@@ -72,7 +67,7 @@ async def test_who_asks_knows_his_place_until_he_is_served() -> None:
 
 
 async def test_streams_tell_it_in_comments() -> None:
-    async with world(memory(), script=waits, settings={"head_seconds": 0.05, "sweep_seconds": 0.01}) as at:
+    async with world(script=waits, settings={"head_seconds": 0.05, "sweep_seconds": 0.01}) as at:
         await submit(at, id="first", **{"class": "interactive"})
         await accepted(at, "first")
         chat = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": "x"}]}
@@ -92,13 +87,13 @@ async def test_streams_tell_it_in_comments() -> None:
 
 
 async def test_it_can_be_switched_off() -> None:
-    async with world(memory(), script=waits, settings={"places": False}) as at:
+    async with world(script=waits, settings={"places": False}) as at:
         assert "x-tutti-place" not in (await submit(at, id="first")).headers
         await accepted(at, "first")
         assert "line" not in await status_of(at, "first")
 
 
 async def test_jobs_that_wait_for_their_time_stand_in_no_line() -> None:
-    async with world(memory(), script=waits) as at:
+    async with world(script=waits) as at:
         later = await submit(at, id="later", not_before=SystemClock().wall() + 600)
         assert "x-tutti-place" not in later.headers

@@ -11,16 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from services.ingress.app import Ingress
 from services.ingress.routes import telling
-from services.ingress.settings import IngressSettings
-from shared.clock import SystemClock
 from shared.contracts import event as events
 from shared.contracts.base import StepId
 from shared.contracts.review import ReviewEscalated, ReviewWithdrawn
+from shared.kafka.port import TopicPartition
+from shared.services import group_of
 from tests.contract.test_ingress_access import bearer, key, keyed
 from tests.support.fake_planner import STEP, Script
-from tests.support.ingress_world import QUICK, World, environment, running, until
+from tests.support.ingress_world import World, opening, running, until
 
 A, A2, B, ROOT = bearer("a"), bearer("a2"), bearer("b"), bearer("root")
 TEXT = "the secret of a"
@@ -137,10 +136,9 @@ async def test_a_new_instance_knows_what_is_open(snapshot: bool, tmp_path: Path)
         place = 0
         if snapshot:
             place = await at.planner.send([at.planner.event(home, events.JobSnapshot(**of, facts=(opened.to_bytes().decode(),)))])
-        await at.planner.commit(home, place)
+        at.log.group(group_of("planner", "")).offsets[TopicPartition(at.topics.job_events, home)] = place
         await at.planner.send([at.planner.event(home, events.CallerJoined(epoch=opened.epoch, job="other", at=1.0)) for _ in range(5)])
-        settings = IngressSettings(**QUICK, keys_file=at.ingress.door.settings.keys_file, events_lookback=0)
-        other = Ingress(environment(at.log, at.topics, SystemClock(), "other", grace_seconds=3.0), settings)
+        other = opening(at, "other", keys_file=at.ingress.door.settings.keys_file, events_lookback=0)
         async with running(other) as client:
             await until(lambda: other.door.events.reviews.get(job, STEP) is not None, "the review")
             other.door.journal._entries.clear()

@@ -10,11 +10,9 @@ import pytest
 
 from services.ingress.api import needed
 from shared.access import RIGHTS, Right
-from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.headers import envelope
 from shared.contracts.keys import KIND, ApiKey, Role
-from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message
 from shared.processing.registry import registry_key
 from tests.contract.test_ingress_access import BODY, CHAT, JOBS, bearer
@@ -30,7 +28,7 @@ REFUSED_ANYWAY |= {f"/v1/audio/{what}" for what in ("transcriptions", "translati
 @asynccontextmanager
 async def with_keys(*keys: tuple[str, ApiKey]) -> AsyncIterator[World]:
     """An ingress that has read these from the registry."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         producer = await at.log.producer(client_id="test-keys")
         entries = [Message(at.topics.registry, key.to_bytes(), registry_key(KIND, name), 0, envelope("api_key")) for name, key in keys]
         await producer.send_many(entries)
@@ -90,7 +88,7 @@ async def test_a_ceiling_bounds_the_class_and_lowers_the_usual_one() -> None:
 
 async def test_a_key_lives_from_making_to_revoking() -> None:
     """Told once; changed; rotated with a grace; revoked. Digests are shown to nobody, and the log holds no key."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         assert (await at.client.get("/v1/models")).status_code == 200
         first = await at.client.post("/v1/keys", json={"name": "team", "tenant": "team"})
         assert (first.status_code, first.json()["error"]["code"]) == (400, "first_key")
@@ -133,7 +131,7 @@ WRONG: list[dict[str, Any]] = [
 @pytest.mark.parametrize("body", WRONG)
 async def test_a_key_that_makes_no_sense_is_refused(body: dict[str, Any]) -> None:
     """400 with the field; nothing is written."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         answer = await at.client.post("/v1/keys", json=body)
         assert answer.status_code == 400
         assert not at.ingress.door.access.declared

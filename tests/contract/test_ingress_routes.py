@@ -18,8 +18,6 @@ from starlette.routing import Route
 from services.ingress.http import bodies
 from services.ingress.http.resource import Resource
 from services.ingress.settings import IngressSettings
-from shared.clock import SystemClock
-from shared.kafka.memory.memory import MemoryLog
 from tests.support.ingress_world import World, world
 
 CHAT = "/v1/chat/completions"
@@ -94,10 +92,6 @@ PAGE = "http://localhost:5173"
 WANTED = "authorization, content-type, x-stainless-os, x-stainless-retry-count"
 
 
-def memory() -> MemoryLog:
-    return MemoryLog(SystemClock())
-
-
 def path_of(route: str) -> str:
     return re.sub(r"{[a-z:]+}", "x", route)
 
@@ -122,7 +116,7 @@ def check_error(response: httpx.Response, status: int, code: str) -> dict[str, A
 
 async def test_the_table_of_this_test_is_the_api() -> None:
     """A new route cannot be forgotten here."""
-    async with world(memory()) as at:
+    async with world() as at:
         own = [route.path for route in at.ingress.asgi().router.routes if isinstance(route, Route) and isinstance(route.endpoint, Resource)]
         assert sorted(own) == sorted(ROUTES)
         described = {re.sub(r"{(?!alias)[a-z]+(:path)?}", "{id}", path): set(methods) for path, methods in ROUTES.items()}
@@ -132,7 +126,7 @@ async def test_the_table_of_this_test_is_the_api() -> None:
 
 async def test_what_a_path_does_not_do_is_405_with_what_it_does() -> None:
     """Every route, every method; OPTIONS tells the same."""
-    async with world(memory()) as at:
+    async with world() as at:
         for route, methods in ROUTES.items():
             allowed = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
             told = await at.client.options(path_of(route))
@@ -150,14 +144,14 @@ async def test_what_a_path_does_not_do_is_405_with_what_it_does() -> None:
 @pytest.mark.parametrize("path", ["/v1", "/v1/moderations", "/api", "/api/blobs/x", "/v1/jobs/a/b/c", "/v1/chat", "/é" + "x" * 900])
 async def test_an_unknown_path_is_404_in_the_same_object(path: str) -> None:
     """For every method; the path is not repeated at any length."""
-    async with world(memory()) as at:
+    async with world() as at:
         for method in ("GET", "POST", "DELETE"):
             assert len(check_error(await at.client.request(method, path), 404, "unknown_url")["message"]) < 300
 
 
 async def test_a_head_is_a_get_without_a_body() -> None:
     """Also of an event stream, which would never end."""
-    async with world(memory()) as at:
+    async with world() as at:
         job = (await at.client.post("/v1/jobs", json={"prompt": "x"})).json()["id"]
         for path in (
             "/v1/models",
@@ -175,7 +169,7 @@ async def test_a_head_is_a_get_without_a_body() -> None:
 
 async def test_fastapis_own_pages_speak_the_same_object() -> None:
     """The document and its page are there; a wrong method says which is right."""
-    async with world(memory()) as at:
+    async with world() as at:
         assert (await at.client.get("/docs")).status_code == 200
         response = await at.client.post("/openapi.json")
         check_error(response, 405, "method_not_allowed")
@@ -198,7 +192,7 @@ async def test_fastapis_own_pages_speak_the_same_object() -> None:
 )
 async def test_a_body_that_cannot_be_read_is_400_on_every_route(method: str, path: str, content: bytes, code: str | None) -> None:
     """Malformed, not an object, an unknown field; without its text."""
-    async with world(memory()) as at:
+    async with world() as at:
         response = await at.client.request(method, path, content=content)
         code = code or re.findall(r'"code":"([a-z_]+)"', response.text)[0]
         check_error(response, 400, code)
@@ -208,7 +202,7 @@ async def test_a_body_that_cannot_be_read_is_400_on_every_route(method: str, pat
 @pytest.mark.parametrize(("method", "path"), READS_A_BODY)
 async def test_a_body_that_is_too_large_is_413_on_every_route(method: str, path: str) -> None:
     """As it is, and unpacked: a small body of zeros does not fill the memory."""
-    async with world(memory()) as at:
+    async with world() as at:
         check_error(await at.client.request(method, path, content=b" " * 9_000_000), 413, "too_large")
         check_error(await at.client.request(method, path, content=BOMB, headers={"content-encoding": "gzip"}), 413, "too_large")
         check_error(await at.client.request(method, path, content=b"[" * 40), 413, "too_large")
@@ -228,7 +222,7 @@ def packed(how: str, body: bytes) -> bytes:
 )
 async def test_packed_bodies_are_read(how: str, name: str) -> None:
     """gzip, of several members too, and deflate with or without its head."""
-    async with world(memory()) as at:
+    async with world() as at:
         content = packed(how, json.dumps(HELLO).encode())
         assert (await at.client.post(CHAT, content=content, headers={"content-encoding": name})).status_code == 200
         content = packed(how, b'{"prompt":"x"}')
@@ -238,7 +232,7 @@ async def test_packed_bodies_are_read(how: str, name: str) -> None:
 @pytest.mark.parametrize(("method", "path"), READS_A_BODY)
 async def test_what_cannot_be_unpacked_is_said(method: str, path: str) -> None:
     """415 with what would be read, 400 where it is not what it says."""
-    async with world(memory()) as at:
+    async with world() as at:
         for name in ("br", "zstd", "gzip, gzip", "nonsense"):
             response = await at.client.request(method, path, content=b"x", headers={"content-encoding": name})
             check_error(response, 415, "unsupported_encoding")
@@ -252,7 +246,7 @@ async def test_what_cannot_be_unpacked_is_said(method: str, path: str) -> None:
 async def test_a_body_that_does_not_arrive_is_408(method: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody holds a place with a trickle of bytes."""
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
-    async with world(memory()) as at:
+    async with world() as at:
 
         async def trickle() -> Any:
             yield b"{"
@@ -267,7 +261,7 @@ CRASHES = [(method, path_of(route)) for route, methods in ROUTES.items() if rout
 @pytest.mark.parametrize(("method", "path"), CRASHES)
 async def test_a_crash_is_a_typed_500_without_its_text(method: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a route runs into."""
-    async with world(memory()) as at:
+    async with world() as at:
 
         def crash(*_: object) -> None:
             raise RuntimeError("SECRET")
@@ -312,7 +306,7 @@ ANSWERS: list[tuple[str, Ask]] = [
 )
 async def test_pages_of_these_origins_may_read_every_answer(origins: str, origin: str, told: str | None) -> None:
     """Good and bad ones alike, and caches are told that the answer depends on the page."""
-    async with world(memory(), settings={"origins": origins}) as at:
+    async with world(settings={"origins": origins}) as at:
         for what, ask in ANSWERS:
             headers = (await ask(at, {"origin": origin})).headers
             assert headers.get("access-control-allow-origin") == told, what
@@ -322,7 +316,7 @@ async def test_pages_of_these_origins_may_read_every_answer(origins: str, origin
 
 async def test_a_browser_may_ask_before_it_sends() -> None:
     """On every route: its methods, and the headers that were asked for, OpenAI's own too."""
-    async with world(memory()) as at:
+    async with world() as at:
         for route, methods in ROUTES.items():
             asked = {"origin": PAGE, "access-control-request-method": min(methods), "access-control-request-headers": WANTED}
             response = await at.client.options(path_of(route), headers=asked)

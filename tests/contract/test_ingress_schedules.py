@@ -40,7 +40,7 @@ async def ready(at: World) -> None:
 
 async def test_declared_shown_and_removed() -> None:
     """The registry holds it under its key; the answer tells when it runs next."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         assert (await at.client.get(NIGHTLY)).status_code == 404
         shown = await declared(at, missed="all", **{"class": "batch"})
@@ -58,7 +58,7 @@ async def test_declared_shown_and_removed() -> None:
 
 async def test_what_was_due_before_a_change_is_not_made_up_for() -> None:
     """`since` stays when only the job changes; it is now when the times change, or when it was off."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         since = (await declared(at))["since"]
         assert (await declared(at, job={"prompt": "other"}))["since"] == since
@@ -84,7 +84,7 @@ async def test_what_was_due_before_a_change_is_not_made_up_for() -> None:
 )
 async def test_what_is_no_schedule_is_refused(changes: dict[str, Any], code: str) -> None:
     """400 with a code; nothing is written."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await ready(at)
         answer = await at.client.put(NIGHTLY, json={**BODY, **changes})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
@@ -94,7 +94,7 @@ async def test_what_is_no_schedule_is_refused(changes: dict[str, Any], code: str
 
 async def test_a_cancel_tells_that_its_job_is_delayed() -> None:
     """The planner holds nothing of a delayed job: what it must know travels with the cancel."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         waits = DelayedJob(due_at=SystemClock().wall() + 86_400, since=1.0, tenant="acme")
         await at.ingress.door.submitter.cancel_and_wait("mine", 0, "changed my mind", waits)
         assert isinstance(at.log, MemoryLog)
@@ -104,7 +104,7 @@ async def test_a_cancel_tells_that_its_job_is_delayed() -> None:
 
 async def test_more_than_seven_days_ahead_is_refused() -> None:
     """400, before anything is written."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         answer = await at.client.post("/v1/jobs", json={"prompt": "x", "not_before": SystemClock().wall() + 8 * 86_400})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "not_before")
 

@@ -14,7 +14,7 @@ from shared.contracts import event as events_of
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Status
-from tests.contract.test_ingress_chat import CHAT, body, events, held, memory, only_job, streamed_text
+from tests.contract.test_ingress_chat import CHAT, body, events, held, only_job, streamed_text
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
 
@@ -41,7 +41,7 @@ def failing(kind: FailureKind) -> Any:
 @pytest.mark.parametrize("kind", list(FailureKind))
 async def test_before_the_first_piece_a_stream_fails_as_a_plain_request(kind: FailureKind) -> None:
     """Every kind of failure: the same status, the same body, the same advice when to come again."""
-    async with world(memory(), script=failing(kind)) as at:
+    async with world(script=failing(kind)) as at:
         plain = await at.client.post(CHAT, json=body())
         streamed = await at.client.post(CHAT, json=body(stream=True))
         assert plain.status_code >= 400
@@ -56,7 +56,7 @@ async def test_before_the_first_piece_a_stream_fails_as_a_plain_request(kind: Fa
 )
 async def test_a_request_that_is_refused_is_refused_alike_when_streamed(fields: dict[str, Any]) -> None:
     """Refusals before anything is queued have one body, too."""
-    async with world(memory()) as at:
+    async with world() as at:
         plain = await at.client.post(CHAT, json=body(**fields))
         streamed = await at.client.post(CHAT, json=body(**{**fields, "stream": True}))
         assert (streamed.status_code, streamed.json()) == (plain.status_code, plain.json())
@@ -65,7 +65,7 @@ async def test_a_request_that_is_refused_is_refused_alike_when_streamed(fields: 
 
 async def test_a_failure_after_the_stream_began_is_an_event() -> None:
     """The status is out already: the error comes in the stream, in the dialect's shape."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         caller = only_caller(at)
@@ -80,7 +80,7 @@ async def test_a_failure_after_the_stream_began_is_an_event() -> None:
 
 async def test_a_head_that_has_waited_long_enough_goes_out_with_a_comment() -> None:
     """No piece in time: 200, a comment that proxies see, and what fails then is an event."""
-    async with world(memory(), script=held, settings={"head_seconds": 0.05}) as at:
+    async with world(script=held, settings={"head_seconds": 0.05}) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         caller = only_caller(at)
@@ -94,7 +94,7 @@ async def test_a_head_that_has_waited_long_enough_goes_out_with_a_comment() -> N
 
 async def test_silence_is_filled_with_comments() -> None:
     """Heartbeats keep proxies from closing a silent stream and are no events."""
-    async with world(memory(), script=held, settings={"heartbeat_seconds": 0.05, **AT_ONCE}) as at:
+    async with world(script=held, settings={"heartbeat_seconds": 0.05, **AT_ONCE}) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         caller = only_caller(at)
@@ -116,7 +116,7 @@ async def test_silence_is_filled_with_comments() -> None:
 async def test_a_stream_has_one_model_name(settings: dict[str, Any], chunks: tuple[str, ...]) -> None:
     """With `auto` the name is known with the first piece, or at the end: every chunk has it, the first one too."""
     answer = Answer(text="hello back", model="tiny:1", node="node-1")
-    async with world(memory(), script=lambda _job: Script(chunks=chunks, answer=answer), settings=settings) as at:
+    async with world(script=lambda _job: Script(chunks=chunks, answer=answer), settings=settings) as at:
         response = await at.client.post(CHAT, json=body(model="auto", stream=True, stream_options={"include_usage": True}))
         assert {event["model"] for event in events(response.text)[:-1]} == {"tiny:1"}
         assert streamed_text(response.text) == "hello back"
@@ -125,7 +125,7 @@ async def test_a_stream_has_one_model_name(settings: dict[str, Any], chunks: tup
 
 async def test_a_client_that_leaves_before_the_head_takes_its_job_with_it() -> None:
     """Nobody waits any longer: the job is cancelled, as after the head."""
-    async with world(memory(), script=held) as at:
+    async with world(script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         asking.cancel()
@@ -139,7 +139,7 @@ async def test_a_crash_after_the_head_ends_the_stream_in_its_dialect(monkeypatch
         raise RuntimeError("SECRET")
 
     monkeypatch.setattr(ChunkWriter, "text", crash)
-    async with world(memory(), script=lambda _job: Script(chunks=("hello ",))) as at:
+    async with world(script=lambda _job: Script(chunks=("hello ",))) as at:
         response = await at.client.post(CHAT, json=body(stream=True))
         assert response.status_code == 200
         assert events(response.text)[-2]["error"]["code"] == "internal"
@@ -171,7 +171,7 @@ def comments(text: str) -> list[str]:
 @pytest.mark.parametrize("settings", [AT_ONCE, {}])
 async def test_what_becomes_of_a_patterns_steps_is_told_in_comments(settings: dict[str, Any]) -> None:
     """To its own caller only, before the text; clients see the events that they would see without them."""
-    async with world(memory(), script=held, settings=settings) as at:
+    async with world(script=held, settings=settings) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True, **CHAIN)))
         job = await only_job(at)
         other = asyncio.create_task(at.client.post(CHAT, json=body(stream=True, **CHAIN)))
@@ -198,7 +198,7 @@ async def test_a_single_step_is_told_nothing_of(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("nobody looks")
 
     monkeypatch.setattr(StepNotes, "news", crash)
-    async with world(memory(), script=held, settings=AT_ONCE) as at:
+    async with world(script=held, settings=AT_ONCE) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
         await answered(at, job, "draft")
@@ -210,7 +210,7 @@ async def test_a_single_step_is_told_nothing_of(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_comment_goes_out_while_the_pattern_works() -> None:
     """Not with the end: the caller is woken by the step's answer."""
-    async with world(memory(), script=held, settings=AT_ONCE) as at:
+    async with world(script=held, settings=AT_ONCE) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True, **CHAIN)))
         job = await only_job(at)
         caller = only_caller(at)

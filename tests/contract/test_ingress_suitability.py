@@ -9,7 +9,7 @@ import pytest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.result import Status
-from tests.contract.test_ingress_chat import CHAT, body, memory
+from tests.contract.test_ingress_chat import CHAT, body
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import node, world
 
@@ -37,18 +37,18 @@ def plain_node(**fields: Any) -> Node:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_that_nobody_can_answer_is_400(fields: dict[str, Any], code: str, param: str, model: str, stream: bool) -> None:
     """One that clients do not try again; nothing is queued. Where a node could, it is asked."""
-    async with world(memory(), nodes=(plain_node(),)) as at:
+    async with world(nodes=(plain_node(),)) as at:
         error = (refused := await at.client.post(CHAT, json=body(**fields, model=model, stream=stream))).json()["error"]
         assert (refused.status_code, error["type"], error["code"], error["param"]) == (400, "invalid_request_error", code, param)
         assert not at.planner.jobs
     able = plain_node(window=100_000, abilities={"vision": True, "tools": True})
-    async with world(memory(), nodes=(plain_node(), able.model_copy(update={"id": "away", "reachable": False}))) as at:
+    async with world(nodes=(plain_node(), able.model_copy(update={"id": "away", "reachable": False}))) as at:
         assert (await at.client.post(CHAT, json=body(**fields, model=model, stream=stream))).status_code == 200
 
 
 async def test_a_job_is_judged_alike() -> None:
     """`/v1/jobs` too, by prompt or messages."""
-    async with world(memory(), nodes=(plain_node(),)) as at:
+    async with world(nodes=(plain_node(),)) as at:
         for job in ({"messages": LONG}, {"prompt": "word " * 5_000}):
             response = await at.client.post("/v1/jobs", json=job)
             assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
@@ -62,7 +62,7 @@ async def test_a_job_is_judged_alike() -> None:
 async def test_what_a_node_counts_is_the_same_refusal(stream: bool) -> None:
     """Between the bound and the window only the node knows: its word has the same status, code and window."""
     failure = Failure(kind=FailureKind.CONTEXT_LENGTH, message="the prompt has 5000 tokens", window=4_096)
-    async with world(memory(), script=lambda _job: Script(status=Status.FAILED, failure=failure)) as at:
+    async with world(script=lambda _job: Script(status=Status.FAILED, failure=failure)) as at:
         response = await at.client.post(CHAT, json=body(stream=stream))
         error = response.json()["error"]
         assert (response.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "context_length_exceeded")

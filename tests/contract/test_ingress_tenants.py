@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from shared.clock import SystemClock
 from shared.contracts.budget import Amounts, Share, TenantAccount, TenantLimits
 from shared.contracts.event import PlannerStarted
 from shared.contracts.headers import envelope
@@ -25,7 +24,7 @@ async def shown(at: World, present: bool = True) -> None:
 
 async def test_limits_are_declared_shown_and_removed() -> None:
     """The registry holds what was put, under the tenant's key; removing leaves a tombstone."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         assert (await at.client.get(ACME)).status_code == 404
         answer = await at.client.put(ACME, json={"calls": 100, "cost": 1.5, "job": {"calls": 5}})
         assert (answer.status_code, answer.json()["limits"]["calls"]) == (200, 100)
@@ -44,7 +43,7 @@ _UNCHECKED = {"direction": "answer", "checks": {"json_schema": {"pattern": "x"}}
 
 async def test_what_is_not_valid_is_refused() -> None:
     """Unknown and negative limits, names that are none."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         wrong: list[Any] = [
             {"call": 1},
             {"calls": -1},
@@ -75,7 +74,7 @@ async def test_only_administrators_declare(tmp_path: Path) -> None:
 
 async def test_todays_spending_is_shown() -> None:
     """Folded from the owner's account, which is no job's event and makes no job."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         await at.client.put(ACME, json={"calls": 100})
         await shown(at)
         today = int(at.ingress.door.clock.wall() // 86_400)

@@ -10,16 +10,12 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
-from shared.clock import SystemClock
 from shared.contracts.job import Job
 from shared.errors import ConsumerGaveUp
-from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_ingress_disconnect import Connection, serving
 from tests.contract.test_ingress_jobs import parsed
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import QUICK, World, environment, running, until, world
+from tests.support.ingress_world import World, opening, running, until, world
 
 CHAT = {"model": "tiny:1", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -31,13 +27,13 @@ def held(job: Job) -> Script:
 @asynccontextmanager
 async def holding(**settings: Any) -> AsyncIterator[World]:
     """No job ends by itself."""
-    async with world(MemoryLog(SystemClock()), script=held, settings=settings) as at:
+    async with world(script=held, settings=settings) as at:
         yield at
 
 
 @asynccontextmanager
 async def another(at: World) -> AsyncIterator[httpx.AsyncClient]:
-    second = Ingress(environment(at.log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK))
+    second = opening(at, "test-2")
     async with running(second) as client:
         await until(lambda: bool(second.door.registry.catalogue.models), "nodes")
         yield client
@@ -156,7 +152,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(route: str) -> None:
     """It holds no place until its deadline, however far away that is."""
     text = "\N{MUSICAL KEYBOARD}" * 3_000
     scripts = [Script(hold=True, chunks=(text,) * 600)]
-    async with world(MemoryLog(SystemClock()), script=lambda _job: scripts[0], settings={"stuck_seconds": 0.3}) as at, serving(at) as port:
+    async with world(script=lambda _job: scripts[0], settings={"stuck_seconds": 0.3}) as at, serving(at) as port:
         if route == "chat":
             connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-deadline-seconds": "9000"}, stream=True)
         else:

@@ -9,13 +9,11 @@ import httpx
 import ollama
 import pytest
 
-from shared.clock import SystemClock
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.node import NodeModel
 from shared.contracts.result import Status
-from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_openai_client import WEATHER, job_of, model
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, node, world
@@ -48,7 +46,7 @@ def thinker(_: Job) -> Script:
 
 async def test_a_stream_is_the_default_and_lines_of_json() -> None:
     """Every line is a message; the last one alone is done, with counts and durations as whole numbers."""
-    async with world(MemoryLog(SystemClock()), script=colours) as at:
+    async with world(script=colours) as at:
         answer = await at.client.post("/api/chat", json=ASKED)
         assert answer.headers["content-type"] == "application/x-ndjson"
         rows = [json.loads(line) for line in answer.text.splitlines()]
@@ -64,7 +62,7 @@ async def test_a_stream_is_the_default_and_lines_of_json() -> None:
 
 async def test_whole_answers() -> None:
     """Chat and generate, with what the model thought and why it ended."""
-    async with world(MemoryLog(SystemClock()), script=thinker) as at:
+    async with world(script=thinker) as at:
         chat = await client(at).chat(**ASKED, think=True, options={"num_predict": 7, "temperature": 0.0, "num_ctx": 4_096})
         assert (chat.message.content, chat.message.thinking, chat.done_reason, chat.eval_count) == ("42", "hm", "length", 5)
         assert (job_of(at).options.max_tokens, job_of(at).options.temperature, job_of(at).options.think) == (7, 0.0, True)
@@ -79,7 +77,7 @@ async def test_whole_answers() -> None:
 
 async def test_calls_of_tools_and_their_results() -> None:
     """Arguments are objects both ways; a result is known by its tool's name."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         first = await client(at).chat(**ASKED, tools=[WEATHER])
         calls = first.message.tool_calls or []
         assert [(call.function.name, dict(call.function.arguments)) for call in calls] == [
@@ -102,7 +100,7 @@ async def test_calls_of_tools_and_their_results() -> None:
 
 async def test_embeddings_in_order_and_in_the_older_form() -> None:
     """One text or several; none is an empty list, for which no job is made."""
-    async with world(MemoryLog(SystemClock()), script=embedder, nodes=(EMBEDDER,)) as at:
+    async with world(script=embedder, nodes=(EMBEDDER,)) as at:
         assert (await client(at).embed("tiny:1", ["b", "a"])).embeddings == [[0.0, 1.0], [1.0, 0.0]]
         assert (await client(at).embed("tiny:1", "a")).embeddings == [[1.0, 0.0]]
         assert (await client(at).embeddings("tiny:1", "b")).embedding == [0.0, 1.0]
@@ -114,7 +112,7 @@ async def test_embeddings_in_order_and_in_the_older_form() -> None:
 @pytest.mark.parametrize(("path", "field"), [("/api/generate", "response"), ("/api/chat", "message")])
 async def test_a_model_is_loaded_by_an_empty_request_and_given_up_by_another(path: str, field: str) -> None:
     """Loading is a call of one token whose text is nobody's; giving up needs no model."""
-    async with world(MemoryLog(SystemClock()), script=colours) as at:
+    async with world(script=colours) as at:
         empty: Any = "" if field == "response" else {"role": "assistant", "content": ""}
         loaded = (await at.client.post(path, json={"model": "tiny:1"})).json()
         assert (loaded["done"], loaded["done_reason"], loaded[field]) == (True, "load", empty)
@@ -128,7 +126,7 @@ async def test_a_model_is_loaded_by_an_empty_request_and_given_up_by_another(pat
 
 async def test_lists_of_models() -> None:
     """What may be asked for, what is loaded, one model; a version that clients understand; that somebody is here."""
-    async with world(MemoryLog(SystemClock()), nodes=(node("node-0", "big:1"), EMBEDDER.changed(mailbox=1))) as at:
+    async with world(nodes=(node("node-0", "big:1"), EMBEDDER.changed(mailbox=1))) as at:
         shown = {one.model: one for one in (await client(at).list()).models}
         assert {"auto", "tiny:1", "big:1"} <= shown.keys()
         assert (shown["tiny:1"].digest, shown["tiny:1"].size) == ("d" * 64, 7)
@@ -145,7 +143,7 @@ async def test_lists_of_models() -> None:
 
 async def test_errors_are_one_text() -> None:
     """Before a stream as a status, in it as a line; what is not supported is refused by name, and nothing is silently left out."""
-    async with world(MemoryLog(SystemClock()), script=lambda _: Script(status=Status.FAILED, failure=BROKEN, chunks=("so",))) as at:
+    async with world(script=lambda _: Script(status=Status.FAILED, failure=BROKEN, chunks=("so",))) as at:
         with pytest.raises(ollama.ResponseError, match="no-such-model") as caught:
             await client(at).chat("no-such-model", ASKED["messages"])
         assert caught.value.status_code == 404
@@ -168,7 +166,7 @@ async def test_errors_are_one_text() -> None:
 
 async def test_models_are_pulled_copied_and_deleted() -> None:
     """Whole and streamed, as the client reads it."""
-    async with world(MemoryLog(SystemClock()), nodes=(node(manages="chat"),)) as at:
+    async with world(nodes=(node(manages="chat"),)) as at:
         assert (await client(at).pull("new:1")).status == "success"
         assert [part.status async for part in await client(at).pull("new:1", stream=True)] == ["success"]
         assert (await client(at).copy("tiny:1", "mine")).status == "success"

@@ -13,15 +13,13 @@ import openai
 import pytest
 from openai.types import Batch
 
-from services.ingress.app import Ingress
 from services.ingress.dialects.openai.batches import BatchRequest
 from services.ingress.http import uploads
 from services.ingress.routes import batch_input, telling
 from services.ingress.routes.batch_input import Splitter
-from services.ingress.settings import IngressSettings
 from services.planner.settings import PlannerSettings
 from shared.clock import SystemClock
-from tests.support.ingress_world import QUICK, environment, node, register, running, until
+from tests.support.ingress_world import node, opening, register, running, until
 from tests.support.planner_world import World
 
 CHAT = "/v1/chat/completions"
@@ -41,7 +39,7 @@ async def batching(**settings: Any) -> AsyncIterator[At]:
     async with World(homes=2, options=PlannerSettings(**settings)) as planner:
         planner.start("planner")
         await register(planner.log, planner.topics, node())
-        ingress = Ingress(environment(planner.log, planner.topics, planner.clock), IngressSettings(**QUICK))
+        ingress = opening(planner)
         async with running(ingress):
             await until(lambda: ingress.door.registry.complete and len(list(ingress.door.registry.table)) == 1, "nodes", 20)
             http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=ingress.asgi()))
@@ -114,8 +112,8 @@ async def test_good_and_bad_lines() -> None:
         assert codes["nobody"] == (404, "model_not_found")
         assert codes[None] == (400, "invalid_json_line")
         assert codes["s"] == (400, "unsupported")
-        assert len(at.planner.steps_seen) == 5
-        assert {step.priority_class for step in at.planner.steps_seen} == {"batch"}
+        assert len(at.planner.node.steps_seen) == 5
+        assert {step.priority_class for step in at.planner.node.steps_seen} == {"batch"}
 
 
 async def test_other_endpoints_and_large_lines() -> None:
@@ -148,7 +146,7 @@ async def test_a_file_that_is_none(lines: list[str], code: str, monkeypatch: pyt
         assert batch.status == "failed"
         assert batch.errors is not None
         assert [error.code for error in batch.errors.data or ()] == [code]
-        assert (batch.output_file_id, batch.error_file_id, at.planner.steps_seen) == (None, None, [])
+        assert (batch.output_file_id, batch.error_file_id, at.planner.node.steps_seen) == (None, None, [])
 
 
 async def test_a_cancelled_batch() -> None:
@@ -156,7 +154,7 @@ async def test_a_cancelled_batch() -> None:
     async with batching(batch_lines=8) as at:
         at.planner.node.seconds = (600.0, 600.0)
         batch = await made(at.client, [line(str(number)) for number in range(20)])
-        await until(lambda: len(at.planner.steps_seen) == 8, "as many run as may be open", 20)
+        await until(lambda: len(at.planner.node.steps_seen) == 8, "as many run as may be open", 20)
         assert (await at.client.batches.retrieve(batch.id)).status == "in_progress"
         assert (await at.client.batches.cancel(batch.id)).status in {"cancelling", "cancelled"}
         batch = await over(at.client, batch)
@@ -164,7 +162,7 @@ async def test_a_cancelled_batch() -> None:
         failed = await rows(at.client, batch.error_file_id)
         assert set(failed) == {str(number) for number in range(20)}
         assert {row["error"]["code"] for row in failed.values()} == {"batch_cancelled"}
-        assert len(at.planner.steps_seen) == 8
+        assert len(at.planner.node.steps_seen) == 8
 
 
 async def test_an_expired_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +246,7 @@ async def test_the_same_key_is_the_same_batch() -> None:
         first, second = await at.client.batches.create(**asked), await at.client.batches.create(**asked)
         assert first.id == second.id
         await over(at.client, first)
-        assert len(at.planner.steps_seen) == 1
+        assert len(at.planner.node.steps_seen) == 1
 
 
 async def test_an_upload_goes_in_pieces_and_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,8 @@ import httpx2
 import openai
 import pytest
 
-from shared.clock import SystemClock
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.job import Job
-from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, world
 
@@ -55,7 +53,7 @@ def job_of(at: World) -> Job:
 
 async def test_calls_and_results_go_both_ways() -> None:
     """Two calls with ids; their results under these ids reach the model, each with its tool's name."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         first = (await client(at).chat.completions.create(**ASKED, tools=[WEATHER, TIME])).choices[0]
         assert (first.finish_reason, first.message.content) == ("tool_calls", None)
         calls = first.message.tool_calls or []
@@ -81,7 +79,7 @@ async def test_calls_and_results_go_both_ways() -> None:
 )
 async def test_choices_reach_the_model(choice: Any, tools: list[str], expected: str) -> None:
     """Which tools it may call, and whether it must."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         answer = await client(at).chat.completions.create(**ASKED, tools=[WEATHER, TIME], tool_choice=choice)
         job = job_of(at)
         assert ([tool["function"]["name"] for tool in job.tools], job.tool_choice) == (tools, expected)
@@ -91,7 +89,7 @@ async def test_choices_reach_the_model(choice: Any, tools: list[str], expected: 
 
 async def test_one_call_at_a_time_where_the_client_wants_it() -> None:
     """`parallel_tool_calls: false` reaches the model."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         answer = await client(at).chat.completions.create(**ASKED, tools=[WEATHER], parallel_tool_calls=False)
         assert len(answer.choices[0].message.tool_calls or []) == 1
         assert not job_of(at).parallel_tool_calls
@@ -99,7 +97,7 @@ async def test_one_call_at_a_time_where_the_client_wants_it() -> None:
 
 async def test_streamed_calls_are_put_together_by_the_client() -> None:
     """Each delta has its index; id, name and arguments come once, as whole as they are."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         calls: dict[int, dict[str, str]] = {}
         reason = None
         async for chunk in await client(at).chat.completions.create(**ASKED, tools=[WEATHER, TIME], stream=True):
@@ -122,7 +120,7 @@ async def test_streamed_calls_are_put_together_by_the_client() -> None:
 
 async def test_tools_that_would_be_lost_are_refused() -> None:
     """A pattern asks in words of its own: it does not silently leave the caller's tools out."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         with pytest.raises(openai.BadRequestError, match="pattern vote takes no tools") as caught:
             await client(at).chat.completions.create(**ASKED | {"model": "tutti/vote"}, tools=[WEATHER])
         assert caught.value.param == "tools"

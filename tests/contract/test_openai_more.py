@@ -9,8 +9,6 @@ from typing import Any
 import openai
 import pytest
 
-from shared.clock import SystemClock
-from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_ollama_client import COLOURS, EMBEDDER, VECTORS, colours, embedder
 from tests.contract.test_openai_client import client, job_of
 from tests.support.ingress_world import world
@@ -18,7 +16,7 @@ from tests.support.ingress_world import world
 
 async def test_embeddings_in_order_as_numbers_and_packed() -> None:
     """The client asks for base64 by itself."""
-    async with world(MemoryLog(SystemClock()), script=embedder, nodes=(EMBEDDER,)) as at:
+    async with world(script=embedder, nodes=(EMBEDDER,)) as at:
         found = await client(at).embeddings.create(model="tiny:1", input=["b", "a"])
         assert [(one.index, tuple(one.embedding)) for one in found.data] == [(0, VECTORS["b"]), (1, VECTORS["a"])]
         assert (found.usage.prompt_tokens, found.usage.total_tokens) == (3, 3)
@@ -31,7 +29,7 @@ async def test_embeddings_in_order_as_numbers_and_packed() -> None:
 @pytest.mark.parametrize("given", [[1, 2], [[1, 2], [3]], []])
 async def test_tokens_are_no_texts(given: Any) -> None:
     """Nor is nothing."""
-    async with world(MemoryLog(SystemClock()), script=embedder, nodes=(EMBEDDER,)) as at:
+    async with world(script=embedder, nodes=(EMBEDDER,)) as at:
         with pytest.raises(openai.BadRequestError, match="input"):
             await client(at).embeddings.create(model="tiny:1", input=given)
         assert not at.planner.jobs
@@ -39,7 +37,7 @@ async def test_tokens_are_no_texts(given: Any) -> None:
 
 async def test_completions_whole_and_streamed() -> None:
     """One prompt, its answer; the stream says the same."""
-    async with world(MemoryLog(SystemClock()), script=colours) as at:
+    async with world(script=colours) as at:
         whole = await client(at).completions.create(model="tiny:1", prompt="Colours:", max_tokens=9, stop="END")
         assert (whole.choices[0].text, whole.choices[0].finish_reason, whole.usage and whole.usage.completion_tokens) == (
             COLOURS.text,
@@ -60,7 +58,7 @@ async def test_completions_whole_and_streamed() -> None:
 
 async def test_what_is_not_supported_is_refused_by_name() -> None:
     """Parameters of completions and embeddings; whole routes."""
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world() as at:
         for more in ({"suffix": "x"}, {"n": 2}, {"echo": True}, {"prompt": ["a", "b"]}, {"prompt": [1, 2]}):
             answer = await at.client.post("/v1/completions", json={"model": "tiny:1", "prompt": "x"} | more)
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(more)))

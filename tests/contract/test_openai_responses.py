@@ -12,13 +12,11 @@ import pytest
 from services.ingress.dialects.openai.response_objects import ResponseWriter
 from services.ingress.dialects.openai.response_requests import Echo
 from services.ingress.dialects.port import Told
-from shared.clock import SystemClock
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.contracts.usage import Usage
-from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_ollama_client import COLOURS, colours
 from tests.contract.test_openai_client import PLACES, client, job_of, model
 from tests.support.fake_planner import Script
@@ -35,7 +33,7 @@ def held(_: Job) -> Script:
 
 async def test_a_whole_response() -> None:
     """Its text, its cost; what was asked reaches the model."""
-    async with world(MemoryLog(SystemClock()), script=colours) as at:
+    async with world(script=colours) as at:
         found = await client(at).responses.create(
             **ASKED, instructions="Be short.", max_output_tokens=9, reasoning={"effort": "low"}, text={"format": {"type": "json_object"}}
         )
@@ -48,7 +46,7 @@ async def test_a_whole_response() -> None:
 async def test_what_a_limit_cut_is_incomplete() -> None:
     """With what there is."""
     cut = Script(answer=Answer(text="red", finish_reason=FinishReason.LENGTH))
-    async with world(MemoryLog(SystemClock()), script=lambda _: cut) as at:
+    async with world(script=lambda _: cut) as at:
         found = await client(at).responses.create(**ASKED)
         assert (found.status, found.output_text, found.incomplete_details and found.incomplete_details.reason) == (
             "incomplete",
@@ -60,7 +58,7 @@ async def test_what_a_limit_cut_is_incomplete() -> None:
 async def test_a_stream_and_calls_in_it() -> None:
     """Numbers grow; the client puts together text and calls."""
     for script in (colours, model):
-        async with world(MemoryLog(SystemClock()), script=script) as at:
+        async with world(script=script) as at:
             async with client(at).responses.stream(**ASKED, tools=[WEATHER]) as stream:
                 numbers = [event.sequence_number async for event in stream]
                 final = await stream.get_final_response()
@@ -76,7 +74,7 @@ async def test_a_stream_and_calls_in_it() -> None:
 
 async def test_calls_and_their_outputs_are_items() -> None:
     """Calls that follow one another are one turn of the model's."""
-    async with world(MemoryLog(SystemClock()), script=model) as at:
+    async with world(script=model) as at:
         first = await client(at).responses.create(**ASKED, tools=[WEATHER])
         called = [item for item in first.output if item.type == "function_call"]
         outputs = [{"type": "function_call_output", "call_id": item.call_id, "output": "rain"} for item in called]
@@ -93,7 +91,7 @@ async def test_calls_and_their_outputs_are_items() -> None:
 
 async def test_a_response_is_asked_for_later_and_goes_on_without_anybody() -> None:
     """Queued at once; the same one whenever it is asked for; a client that goes away ends nothing."""
-    async with world(MemoryLog(SystemClock()), script=held) as at:
+    async with world(script=held) as at:
         made = await client(at).responses.create(**ASKED, background=True)
         assert (made.status, made.background) == ("queued", True)
         job = made.id.removeprefix("resp_")
@@ -108,7 +106,7 @@ async def test_a_response_is_asked_for_later_and_goes_on_without_anybody() -> No
 
 async def test_a_response_is_ended() -> None:
     """Cancelled by name; what has ended stays as it is; nothing is deleted."""
-    async with world(MemoryLog(SystemClock()), script=held) as at:
+    async with world(script=held) as at:
         made = await client(at).responses.create(**ASKED, background=True)
         job = made.id.removeprefix("resp_")
         await until(lambda: job in at.planner.jobs, "the job")
@@ -122,7 +120,7 @@ async def test_a_response_is_ended() -> None:
 
 async def test_a_stream_goes_on_behind_any_event() -> None:
     """No character is lost or repeated, wherever the first reader left, while it runs and when it is over."""
-    async with world(MemoryLog(SystemClock()), script=held) as at:
+    async with world(script=held) as at:
         made: Any = client(at).responses.create(**ASKED, background=True, stream=True)
         reading = asyncio.create_task(_all(made))
         await until(lambda: bool(at.planner.jobs), "the job")
@@ -179,7 +177,7 @@ def test_numbers_are_the_answers_however_its_text_comes() -> None:
 
 async def test_what_was_stored_is_gone_on_from() -> None:
     """It is a conversation; what was not stored, or is not known, is refused by name."""
-    async with world(MemoryLog(SystemClock()), script=colours) as at:
+    async with world(script=colours) as at:
         first = await client(at).responses.create(**ASKED, store=True)
         conversation = job_of(at).conversation
         assert conversation == first.id
@@ -196,7 +194,7 @@ async def test_what_was_stored_is_gone_on_from() -> None:
 
 async def test_a_failure_has_its_status_before_and_its_event_within() -> None:
     """As of chats; later it is a response that failed."""
-    async with world(MemoryLog(SystemClock()), script=lambda _: Script(status=Status.FAILED, failure=BROKEN, chunks=("so",))) as at:
+    async with world(script=lambda _: Script(status=Status.FAILED, failure=BROKEN, chunks=("so",))) as at:
         with pytest.raises(openai.InternalServerError, match="it fell over"):
             await client(at).responses.create(**ASKED)
         made = await client(at).responses.create(**ASKED, background=True)

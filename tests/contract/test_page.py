@@ -47,16 +47,14 @@ async def asking(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, PageWorld]]:
     world = PageWorld(jobs, settings=settings)
     sink = await world.build("http://127.0.0.1:8080")
-    stop = asyncio.Event()
-    task = asyncio.create_task(sink.run(stop))
+    world.run("sink-1", sink)
     await until(sink.keys.complete, "the keys are read")
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(sink.asgi()), base_url=f"http://{host}", headers=headers) as client:
         try:
             yield client, world
         finally:
-            stop.set()
-            await task
+            await world.stop("sink-1")
 
 
 def heard(body: bytes) -> Iterator[tuple[str, Any]]:

@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 
 import infra
+from infra.native.settings import NativeSettings
 from infra.schemas import generate, settings
 from infra.schemas.messages import contracts, messages
 from shared.contracts.base import VERSION
+from shared.oidc import OidcSettings
+from shared.service.configuration import ShellSettings
+from shared.services import SERVICES
 from shared.topics import FAMILIES, Topics
+from tests.support.chart import settings_of
 
 ROOT = Path(infra.__file__).parents[1]
 ASYNCAPI: dict[str, Any] = yaml.safe_load((ROOT / "schemas/asyncapi.yaml").read_text())
@@ -31,6 +37,19 @@ def test_every_setting_says_what_it_is_for() -> None:
     found = [setting for _, group in settings.groups() for setting in group]
     assert [setting.variable for setting in found if not setting.about] == []
     assert len({setting.variable for setting in found}) > 300
+
+
+def test_a_default_is_shown_as_a_variable_says_it() -> None:
+    """What the page shows, typed, is what is so without it: also lists and maps."""
+    kinds: list[type[BaseModel]] = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
+    for kind, (title, group) in zip(kinds, settings.groups(), strict=True):
+        with pytest.MonkeyPatch.context() as environment:
+            for setting in group:
+                environment.delenv(setting.variable, raising=False)
+            before = kind()
+            for setting in (one for one in group if one.default):
+                environment.setenv(setting.variable, setting.default.strip("`"))
+            assert kind() == before, title
 
 
 def test_generation_is_deterministic() -> None:

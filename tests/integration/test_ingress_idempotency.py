@@ -13,14 +13,12 @@ from redis.asyncio import Redis
 
 from services.ingress.admission.idempotency import job_id_of
 from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobState
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory.memory import MemoryLog
 from shared.telemetry import metrics
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import QUICK, World, environment, running, world
+from tests.support.ingress_world import World, opening, running, world
 
 pytestmark = pytest.mark.redis
 CHAT, JOBS = "/v1/chat/completions", "/v1/jobs"
@@ -37,8 +35,7 @@ def silent(_job: Job) -> Script:
 
 
 def another(at: World, **settings: Any) -> Ingress:
-    chosen = IngressSettings(**{**QUICK, "events_lookback": 0, **settings})
-    return Ingress(environment(at.log, at.topics, SystemClock(), "test-2", seed=8), chosen)
+    return opening(at, "test-2", **{"events_lookback": 0, **settings})
 
 
 async def stored(at: World, job: str) -> None:
@@ -55,7 +52,7 @@ async def stored(at: World, job: str) -> None:
 async def test_another_body_is_a_conflict_before_the_planner_has_said_a_word(empty_redis: str) -> None:
     """At the same instance and at another one; claims live 24 h."""
     settings = {"redis_url": empty_redis, "first_word_seconds": 0.05}
-    async with world(MemoryLog(SystemClock()), script=silent, settings=settings) as at:
+    async with world(script=silent, settings=settings) as at:
         assert (await at.client.post(JOBS, json={"prompt": "a"}, headers=KEY)).status_code == 202
         async with running(another(at, **settings)) as second:
             assert (await second.post(JOBS, json={"prompt": "b"}, headers=KEY)).status_code == 409
@@ -70,7 +67,7 @@ async def test_another_body_is_a_conflict_before_the_planner_has_said_a_word(emp
 async def test_concurrent_posts_at_two_instances_are_one_claim(empty_redis: str) -> None:
     """Twenty posts of two bodies under one key: one body wins everywhere."""
     settings = {"redis_url": empty_redis, "first_word_seconds": 0.05}
-    async with world(MemoryLog(SystemClock()), script=silent, settings=settings) as at, running(another(at, **settings)) as second:
+    async with world(script=silent, settings=settings) as at, running(another(at, **settings)) as second:
         posts = [client.post(JOBS, json={"prompt": text}, headers=KEY) for text in "ab" * 5 for client in (at.client, second)]
         statuses = [response.status_code for response in await asyncio.gather(*posts)]
         by_body = {statuses[n] for n in range(20) if n % 4 < 2}, {statuses[n] for n in range(20) if n % 4 >= 2}
@@ -80,7 +77,7 @@ async def test_concurrent_posts_at_two_instances_are_one_claim(empty_redis: str)
 async def test_the_result_outlives_instances_and_the_planners_memory(empty_redis: str) -> None:
     """A new instance that looks back at nothing answers from the store; the planner is not asked."""
     settings = {"redis_url": empty_redis}
-    async with world(MemoryLog(SystemClock()), settings=settings) as at:
+    async with world(settings=settings) as at:
         first = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY)).json()
         completion = (await at.client.post(CHAT, json=chat(), headers={"idempotency-key": "two"})).json()
         for key in ("once", "two"):
@@ -98,7 +95,7 @@ async def test_redis_away_leaves_it_to_the_planner(unused_tcp_port: int) -> None
     """Same answers within the planner's window; the errors are counted."""
     before = metrics.STATUS_STORE_ERRORS._value.get()
     settings = {"redis_url": f"redis://127.0.0.1:{unused_tcp_port}/0", "redis_timeout_seconds": 0.2}
-    async with world(MemoryLog(SystemClock()), settings=settings) as at:
+    async with world(settings=settings) as at:
         first = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY)).json()
         async with running(another(at, **settings)) as second:
             again = await second.post(JOBS, json={"prompt": "a"}, headers=KEY)

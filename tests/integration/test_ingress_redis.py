@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.ingress.app import Ingress
-from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobState, JobStatus
 from services.ingress.status.store import Position, RedisStatusStore
 from shared.clock import SystemClock
@@ -23,7 +21,7 @@ from shared.errors import StoreAway
 from shared.kafka.memory.memory import MemoryLog
 from shared.telemetry import metrics
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import QUICK, World, environment, running, until, world
+from tests.support.ingress_world import World, opening, running, until, world
 
 pytestmark = pytest.mark.redis
 
@@ -135,7 +133,7 @@ async def test_status_outlives_the_process_and_the_memory(empty_redis: str) -> N
     async with world(log, settings=settings) as at:
         jobs = await settle(at, 5)
         positions = await at.ingress.door.store.positions()
-        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))
+        second = opening(at, "test-2", **settings)
         async with running(second) as client:
             for job in jobs:
                 status = (await client.get(f"/v1/jobs/{job}")).json()
@@ -160,7 +158,7 @@ async def test_a_job_that_spans_a_restart_is_whole(empty_redis: str) -> None:
             if found is not None and found.state is JobState.RUNNING:
                 break
             await SystemClock().sleep(0.01)
-        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))
+        second = opening(at, "test-2", **settings)
         async with running(second) as client:
             await at.planner.release(job)
             status: dict[str, Any] = {}
@@ -178,7 +176,7 @@ async def test_redis_away_costs_no_job(unused_tcp_port: int) -> None:
     """Answers, submissions, status and events work from memory; the errors are counted."""
     before = metrics.STATUS_STORE_ERRORS._value.get()
     settings = {"redis_url": f"redis://127.0.0.1:{unused_tcp_port}/0", "redis_timeout_seconds": 0.2}
-    async with world(MemoryLog(SystemClock()), settings=settings) as at:
+    async with world(settings=settings) as at:
         body = {"messages": [{"role": "user", "content": "x"}]}
         assert (await at.client.post("/v1/chat/completions", json=body)).status_code == 200
         response = await at.client.post("/v1/jobs?wait=5", json={"prompt": "x"})
@@ -198,7 +196,7 @@ async def test_two_instances_write_one_truth(empty_redis: str) -> None:
         return Script(text=str(job.prompt))
 
     async with world(log, script=script, settings={"redis_url": empty_redis}) as at:
-        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, redis_url=empty_redis))
+        second = opening(at, "test-2", redis_url=empty_redis)
         async with running(second):
             jobs = await settle(at, 30)
             store = at.ingress.door.store

@@ -29,8 +29,8 @@ from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
+from tests.support.pretended_worker import PretendedWorker
 from tests.support.routing import step
-from tests.support.routing_cluster import FakeNode
 
 pytestmark = pytest.mark.kafka
 CLOCK = SystemClock()
@@ -44,8 +44,8 @@ class Stage:
         self.topics = Topics(TopicSettings(prefix=f"router-{secrets.token_hex(4)}-", capabilities=("chat",), work_partitions=2))
         self.running: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
 
-    def node(self, name: str, mailbox: int, slots: int, *, tells: bool = True) -> FakeNode:
-        made = FakeNode(self.log, self.topics, CLOCK, name, mailbox, slots=slots, seconds=0.01)
+    def node(self, name: str, mailbox: int, slots: int, *, tells: bool = True) -> PretendedWorker:
+        made = PretendedWorker(self.log, self.topics, CLOCK, Random(1), name=name, mailbox=mailbox, slots=slots, seconds=(0.01, 0.01))
         made.tells = tells
         self._start(made.run)
         return made
@@ -105,7 +105,7 @@ async def until(condition: Callable[[], bool], seconds: float) -> None:
         await CLOCK.sleep(0.02)
 
 
-def done(*nodes: FakeNode) -> Counter[str]:
+def done(*nodes: PretendedWorker) -> Counter[str]:
     return Counter(step.job for node in nodes for step in node.done)
 
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from random import Random
 
 import pytest
 from click.testing import CliRunner
@@ -54,7 +53,7 @@ class World(Stage):
         """One life of it; told to stop at the end."""
         self.lives += 1
         name = f"counter-{self.lives}"
-        made = build(self.environment(name, Random(2)))
+        made = build(self.environment(name))
         self.run(name, made)
         yield made
         await self.stop(name)

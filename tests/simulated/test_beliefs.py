@@ -44,7 +44,7 @@ def submit(world: World, numbers: range) -> None:
 
 def begin() -> World:
     world = World(homes=HOMES)
-    world.answer = said
+    world.node.answer = said
     return world
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from random import Random
 from typing import Any
 
 import pytest
@@ -13,49 +12,41 @@ from infra.lab.virtual_loop import run
 from services.ingress.replies.ends import Ends
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
-from shared.clock import LoopClock
 from shared.contracts.event import CallerJoined, IdsRemembered, JobSettled, PlannerStarted
 from shared.contracts.headers import envelope
 from shared.contracts.result import Result, Status
-from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, TopicPartition
-from shared.processing.provision import new_topics
+from shared.kafka.port import TopicPartition
 from shared.services import group_of
-from shared.topics import Topics, TopicSettings
+from shared.topics import TopicSettings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws.callers import LAW
 from tests.support.cluster.mutants.callers import CALLERS, RESTARTS
 from tests.support.cluster.simulation import simulate
-from tests.support.ingress_world import environment
+from tests.support.stage import Stage
 
 
-class Reading:
+class Reading(Stage):
     """One home's events, and an ingress that reads them. `told`: of job j."""
 
     def __init__(self) -> None:
-        self.clock = LoopClock()
-        self.log = MemoryLog(self.clock, random=Random(1))
-        self.topics = Topics(TopicSettings(home_partitions=1))
-        self.log.create(new_topics(self.topics))
+        super().__init__(TopicSettings(home_partitions=1))
         self.where = TopicPartition(self.topics.job_events, 0)
         self.told: list[Result] = []
         self.reader: EventsReader
 
-    def write(self, event: Any, job: str | None = "j") -> int:
-        return self.log.write(
-            self.where, [Message(self.where.topic, event.to_bytes(), job.encode() if job else None, 0, envelope(event.type))]
-        )
+    def tell(self, event: Any, key: bytes | None = b"j") -> int:
+        return self.write(self.topics.job_events, 0, event.to_bytes(), envelope(event.type), key)
 
     def start(self) -> int:
-        return self.write(PlannerStarted(nonce="n", planner="p"), None)
+        return self.tell(PlannerStarted(nonce="n", planner="p"), None)
 
     def settle(self, epoch: int, status: Status) -> None:
         result = Result(job="j", status=status, accepted_at=1.0, finished_at=2.0)
-        self.write(JobSettled(epoch=epoch, job="j", at=2.0, result=result))
+        self.tell(JobSettled(epoch=epoch, job="j", at=2.0, result=result))
 
     def result(self, status: Status) -> None:
-        result, where = Result(job="j", status=status, accepted_at=1.0, finished_at=2.0), TopicPartition(self.topics.results, 0)
-        self.log.write(where, [Message(where.topic, result.to_bytes(), b"j", 0)])
+        result = Result(job="j", status=status, accepted_at=1.0, finished_at=2.0)
+        self.write(self.topics.results, 0, result.to_bytes(), key=b"j")
 
     async def begin(self, *, committed: int | None = None) -> asyncio.Task[None]:
         """Read from the end, or from where the planners have committed."""
@@ -63,7 +54,7 @@ class Reading:
             self.log.group(group_of("planner", "")).offsets[self.where] = committed
         ends = Ends()
         settings = IngressSettings(events_lookback=0, events_pause_seconds=0.0)
-        self.reader = EventsReader(environment(self.log.process("i"), self.topics, self.clock), settings, None, ends)
+        self.reader = EventsReader(self.environment("i"), settings, None, ends)
         ends.add("j", self.told.append)
         task = asyncio.create_task(self.reader.run())
         await self.reader.tail.positioned.wait()
@@ -113,9 +104,9 @@ def test_the_planners_watermark_says_which_epoch_is_in_force(named: str) -> None
         zombie = at.start()
         epoch = committed = at.start()
         if named == "an event":
-            committed = at.write(CallerJoined(epoch=epoch, job="j", at=1.0))
+            committed = at.tell(CallerJoined(epoch=epoch, job="j", at=1.0))
         elif named != "a start":
-            committed = at.write(IdsRemembered(epoch=epoch, at=1.0, since=0, until=0, ids=b""), "#ids")
+            committed = at.tell(IdsRemembered(epoch=epoch, at=1.0, since=0, until=0, ids=b""), b"#ids")
         at.settle(zombie, Status.CANCELLED)
         task = await at.begin(committed=committed)
         assert (at.told, at.reader.established(0)) == ([], True)
@@ -137,7 +128,7 @@ async def test_what_was_missed_may_have_been_a_start(at: Reading) -> None:
     assert at.reader.established(0)
     at.log.freeze("i")
     for _ in range(3):
-        at.write(CallerJoined(epoch=epoch, job="j", at=1.0))
+        at.tell(CallerJoined(epoch=epoch, job="j", at=1.0))
     partition = at.log.existing(at.where)
     partition.delete_before(partition.end - 1)
     at.log.thaw("i")
@@ -160,7 +151,7 @@ async def test_a_start_that_is_none_changes_nothing(at: Reading) -> None:
     """An odd record whose header says that a planner started."""
     epoch = at.start()
     task = await at.begin(committed=epoch)
-    at.log.write(at.where, [Message(at.where.topic, b"{}", None, 0, envelope("planner_started"))])
+    at.write(at.topics.job_events, 0, b"{}", envelope("planner_started"))
     at.settle(epoch, Status.SUCCEEDED)
     await asyncio.sleep(1.0)
     assert len(at.told) == 1

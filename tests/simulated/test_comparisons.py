@@ -40,7 +40,7 @@ def said(step: Step, _: int) -> str:
 
 def begin(share: float) -> World:
     world = World(homes=2, options=PlannerSettings(compared_share=share, settled_memory_seconds=60.0))
-    world.answer = said
+    world.node.answer = said
     return world
 
 

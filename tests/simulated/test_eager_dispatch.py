@@ -63,7 +63,7 @@ class Scene:
 
     @property
     def slow(self) -> list[Step]:
-        return self.world.steps_seen
+        return self.world.node.steps_seen
 
     def facts(self, kind: type) -> list[Any]:
         return [fact for home in range(2) for fact in self.world.history(home) if isinstance(fact, kind)]

@@ -82,7 +82,7 @@ async def test_routers_say_what_values_at_their_bounds_need(it: Cluster) -> None
         )
     it.ask(step(job="other", id="f" * 32))
     await it.clock.sleep(60.0)
-    assert [name for name, (_, task) in it._running.items() if task.done()] == []
+    assert it.gone() == []
     assert "other" in [done.job for done in node.done]
 
 

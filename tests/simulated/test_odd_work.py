@@ -25,10 +25,13 @@ from services.planner.state.book import Book
 from shared.contracts.budget import TenantLimits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind
-from shared.contracts.outcome import StepSucceeded
+from shared.contracts.outcome import StepFailed, StepSucceeded
 from shared.contracts.reply import Final
 from shared.contracts.result import Result
 from shared.contracts.schedule import KIND, Schedule
+from shared.errors import RecordTooLarge
+from shared.kafka import sizes
+from shared.kafka.memory import memory_producer
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
 from shared.processing.tries import TRIES
@@ -239,6 +242,30 @@ async def test_a_job_whose_retry_cannot_be_written_ends_as_internal(world: World
         assert ends(world)["odd"] is FailureKind.INTERNAL
 
 
+@pytest.mark.parametrize("topic", ["steps.", "delays."])
+def test_what_comes_back_and_cannot_be_folded_ends_its_own_job(topic: str, patch: pytest.MonkeyPatch) -> None:
+    """Of jobs whose steps cannot be sent, or that cannot wait: what returns with the odd one's is not blamed, and ends as it is."""
+
+    def check_record(message: Message) -> int:
+        if message.topic.startswith(topic):
+            raise RecordTooLarge
+        return sizes.check_record(message)
+
+    async def scenario(world: World) -> None:
+        patch.setattr(memory_producer, "check_record", check_record)
+        patch.setitem(attempts._ON, StepFailed, _failing_outcome(attempts._ON[StepFailed]))
+        if topic == "delays.":
+            failing(patch, effects, "accept", is_odd, times=TRIES)
+        later = {"not_before": world.clock.wall() + 5_000.0} if topic == "delays." else {}
+        world.start("p")
+        for name in ("before", "odd", "behind"):
+            world.produce(json.dumps({"prompt": name, "id": name, **later}).encode())
+        await world.until(lambda: world.finished() == 3, 60.0)
+        assert ends(world) == {"before": FailureKind.TOO_LARGE, "odd": FailureKind.INTERNAL, "behind": FailureKind.TOO_LARGE}
+
+    simulated(scenario)()
+
+
 @pytest.mark.parametrize("where", ["fold", "enter", "resume", "rearm"])
 def test_replay_of_one_bad_job_does_not_stop_the_partition(where: str) -> None:
     """An event that cannot be folded, an acceptance that cannot be entered, a job that cannot be gone on with."""
@@ -310,8 +337,8 @@ def test_upkeep_that_fails_is_left_undone_and_said(part: str, patch: pytest.Monk
             world.declare(tenant, TenantLimits(calls=1_000))
         planner = world.start("p")
         await world.until(lambda: planner.readiness().ready)
-        serve = world.handle
-        patch.setattr(world, "handle", lambda step: None if step.job == "odd" else serve(step))
+        serve = world.node.take
+        patch.setattr(world.node, "take", lambda step: None if step.job == "odd" else serve(step))
         world.produce(ODD)
         failures = failing(patch, *UPKEEP[part])
         for number in range(30):

@@ -6,11 +6,11 @@ job-events ──► sink's page (killed; two at once; begun in the middle; Kafk
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from infra.lab import virtual_loop
+from services.sink.app import UsageSink
 from services.sink.page.looking import Picture
 from shared.contracts import event as events
 from shared.kafka.port import TopicPartition
@@ -39,14 +39,11 @@ def ends(world: SinkWorld) -> Counter[str]:
     )
 
 
-async def shown(world: SinkWorld, sink: Any, process: Any) -> Picture:
+async def shown(world: SinkWorld, sink: UsageSink) -> Picture:
     """What it shows, once it has caught up."""
-    picture: Picture = process.call(sink.watching.seen)
-    for _ in range(200):
-        if picture.tail.caught_up():
-            return picture
-        await world.clock.sleep(0.1)
-    raise AssertionError("the page has not caught up")
+    picture = sink.watching.seen()
+    await world.until(picture.tail.caught_up, 20.0)
+    return picture
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -56,12 +53,12 @@ def test_every_sink_shows_the_whole_after_any_death(seed: int) -> None:
     async def scene() -> None:
         async with sinks(seed) as world:
             world.grow(150)
-            first, sink, *_ = world.start()
-            await shown(world, sink, first)
-            await world.kill(first)
+            first, sink = world.start()
+            await shown(world, sink)
+            world.kill(first)
             world.grow(100)
-            started = [world.start() for _ in range(2)]
-            pictures = [await shown(world, sink, process) for process, sink, *_ in started]
+            started = [world.start()[1] for _ in range(2)]
+            pictures = [await shown(world, sink) for sink in started]
             world.grow(100)
             await world.clock.sleep(5.0)
             for picture in pictures:
@@ -86,8 +83,8 @@ def test_reading_begins_at_the_watermark_and_misses_no_live_job(seed: int) -> No
                 mine = {event.job for _, event in valid_events(history.messages) if isinstance(event, events.JobAccepted)}
                 watermark = min((offset for job, offset in living.items() if job in mine), default=len(history.messages))
                 world.log.group("tutti-planner").offsets[TopicPartition(world.topics.job_events, home)] = watermark
-            process, sink, *_ = world.start()
-            picture = await shown(world, sink, process)
+            _, sink = world.start()
+            picture = await shown(world, sink)
             assert {job.id for job in picture.jobs.live()} == set(living)
             assert len(world.histories) == HOMES
 
@@ -100,12 +97,12 @@ def test_a_topic_made_anew_is_read_anew() -> None:
     async def scene() -> None:
         async with sinks(9) as world:
             world.grow(50)
-            process, sink, *_ = world.start()
-            picture = await shown(world, sink, process)
-            process.call(sink.watching._begin_anew, world.topics.job_events)
+            _, sink = world.start()
+            picture = await shown(world, sink)
+            sink.watching._begin_anew(world.topics.job_events)
             await world.clock.sleep(5.0)
             assert sink.watching.picture is None
-            again = await shown(world, sink, process)
+            again = await shown(world, sink)
             assert again.boot != picture.boot
             assert {job.id for job in again.jobs.live()} == set(alive(world))
 

@@ -51,7 +51,7 @@ async def test_one_id_is_one_job_wherever_its_records_lie(world: World) -> None:
             world.produce(body(), home=number, priority_class=priority_class, key=key)
         await asyncio.sleep(20)
     assert accepted(world) == [(home("mine"), "mine")]
-    assert world.runs == 1
+    assert world.node.runs == 1
     assert letters(world) == []
     await world.check_laws(1)
 

@@ -73,7 +73,7 @@ async def read(world: World, step: Step) -> list[tuple[str, str]]:
 
 
 def step_of(world: World, job: str) -> Step:
-    return next(step for step in world.steps_seen if step.job == job)
+    return next(step for step in world.node.steps_seen if step.job == job)
 
 
 def the_law(world: World) -> None:

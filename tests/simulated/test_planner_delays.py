@@ -26,7 +26,8 @@ from shared.processing.delays import TIER_SECONDS
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from tests.support.planner_traces import settled, simulated, starts
-from tests.support.planner_world import JumpingClock, World
+from tests.support.planner_world import World
+from tests.support.stage import JumpingClock
 from tests.support.storms import befall
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))
@@ -140,7 +141,7 @@ async def test_a_delayed_job_that_is_cancelled_ends_at_once_and_never_runs(world
     world.kill("p")
     world.start("q")
     await pass_days(world, 3)
-    assert len(world.steps_seen) == 150
+    assert len(world.node.steps_seen) == 150
     assert not any(event.job == "d1" for event in of(world, JobAccepted))
     await world.check_laws(151)
     delay.kill()
@@ -162,7 +163,7 @@ async def test_a_cancel_by_key_is_remembered_for_as_long_as_a_job_may_be_delayed
     await pass_days(world, 5)
     await world.until(lambda: world.finished() == 1)
     assert status_of(world, "d1") == "cancelled"
-    assert world.steps_seen == []
+    assert world.node.steps_seen == []
     delay.kill()
 
 
@@ -207,7 +208,7 @@ async def test_a_backoff_survives_its_planner(world: World) -> None:
     await settled(world)
     waited = world.clock.monotonic() - taken
     assert -0.2 <= waited - failed.retry_after_seconds <= 3.0
-    assert [step.attempt for step in world.steps_seen] == [1, 2]
+    assert [step.attempt for step in world.node.steps_seen] == [1, 2]
     await world.check_laws(1)
 
 
@@ -256,7 +257,7 @@ async def _one(seed: int) -> None:
         await world.until(lambda: world.finished() == count, seconds=1_000)
         await asyncio.sleep(400)
         await world.check_laws(count)
-        ran = {step.job for step in world.steps_seen}
+        ran = {step.job for step in world.node.steps_seen}
         assert not ran & sure, f"cancelled long before they were due, and run: {ran & sure}"
         assert all(status_of(world, job) == "cancelled" for job in sure)
         for home in range(2):

@@ -68,7 +68,7 @@ async def test_a_crash_after_jobs_were_taken_out_of_order(world: World) -> None:
     accepted = [event.source for event in world.history(0) if isinstance(event, JobAccepted)]
     assert len(accepted) == len(set(accepted)) == LARGE + SMALL
     small = {event.job for event in world.history(0) if isinstance(event, JobAccepted) and event.request.tenant == "small"}
-    assert len([step for step in world.steps_seen if step.job in small]) == SMALL
+    assert len([step for step in world.node.steps_seen if step.job in small]) == SMALL
 
 
 @simulated
@@ -80,7 +80,7 @@ async def test_an_interactive_job_is_taken_while_batch_fills_the_home(world: Wor
     for number in range(100):
         world.produce(b'{"prompt": "q%d"}' % number, priority_class=PriorityClass.BATCH)
     world.start("p")
-    await world.until(lambda: len(world.steps_seen) == 12)
+    await world.until(lambda: len(world.node.steps_seen) == 12)
     world.node.silent = 0.0
     world.produce(b'{"prompt": "urgent"}', priority_class=PriorityClass.INTERACTIVE)
     began = world.clock.monotonic()
@@ -98,7 +98,7 @@ async def test_a_tenant_that_fills_the_home_hides_nobody(world: World) -> None:
     for number in range(LARGE):
         world.produce(b'{"prompt": "q%d", "tenant": "large"}' % number)
     world.start("p")
-    await world.until(lambda: len(world.steps_seen) >= 25)
+    await world.until(lambda: len(world.node.steps_seen) >= 25)
     await asyncio.sleep(1)
     world.node.silent = 0.0
     world.produce(b'{"prompt": "q", "tenant": "small"}')
@@ -279,7 +279,7 @@ async def test_a_cancel_behind_a_backlog_stops_a_job_that_was_taken_ahead(world:
         world.produce(b'{"prompt": "q", "id": "%b", "tenant": "%b"}' % (job.encode(), b"small" if job == "runs" else b"large"))
     world.node.silent = 1.0
     world.start("p")
-    await world.until(lambda: any(step.job == "small/runs" for step in world.steps_seen), 10.0)
+    await world.until(lambda: any(step.job == "small/runs" for step in world.node.steps_seen), 10.0)
     for key in (b"small/runs", b"large/waits", b"large/never"):
         world.produce(b"", key=key, headers_=[("type", b"cancel")])
     await world.until(lambda: "small/runs" in world.results(), 10.0)
@@ -293,7 +293,7 @@ async def test_a_cancel_behind_a_backlog_stops_a_job_that_was_taken_ahead(world:
         "small/runs": Status.CANCELLED,
         "large/waits": Status.CANCELLED,
     }
-    assert not any(step.job == "large/waits" for step in world.steps_seen)
+    assert not any(step.job == "large/waits" for step in world.node.steps_seen)
     [letter] = world.values(world.topics.dead_letters)
     assert b"unknown_job" in letter
 

@@ -29,7 +29,7 @@ async def test_a_forgotten_group_starts_over_without_doubling(world: World) -> N
     world.start("q")
     await asyncio.sleep(30)
     await world.check_laws(1)
-    assert world.runs == 1
+    assert world.node.runs == 1
 
 
 @simulated
@@ -44,7 +44,7 @@ async def test_the_same_client_id_twice_is_one_job(world: World) -> None:
     final = Final.model_validate_json(reply)
     assert final.correlation == b"c2"
     assert [final.result.to_bytes()] == world.results()["mine"]
-    assert world.runs == 1
+    assert world.node.runs == 1
     await world.check_laws(1)
 
 
@@ -71,7 +71,7 @@ async def test_a_due_timer_waits_for_outcomes_already_in_the_log(world: World) -
     world.start("p")
     world.produce(b'{"prompt": "a"}')
     await settled(world)
-    assert world.runs == 1
+    assert world.node.runs == 1
     await world.check_laws(1)
 
 
@@ -81,15 +81,15 @@ async def test_a_silent_node_costs_an_attempt_not_the_job(world: World) -> None:
     world.node.silent = 1.0
     world.start("p")
     world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: len(world.steps_seen) == 1)
+    await world.until(lambda: len(world.node.steps_seen) == 1)
     await asyncio.sleep(60)
-    assert len(world.steps_seen) == 1, "not routed: waiting for a router is not a lost attempt"
+    assert len(world.node.steps_seen) == 1, "not routed: waiting for a router is not a lost attempt"
     world.node.silent = 0.0
-    step = world.steps_seen[0]
+    step = world.node.steps_seen[0]
     routed = {"type": "routed", "job": step.job, "step": step.id, "attempt": 1, "node": "n", "mailbox": 0, "offset": 1}
     world.outcome(_Raw(routed))
     await settled(world)
-    assert [s.attempt for s in world.steps_seen] == [1, 2]
+    assert [s.attempt for s in world.node.steps_seen] == [1, 2]
     await world.check_laws(1)
 
 
@@ -155,7 +155,7 @@ async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
     await settled(world, 202)
     await world.until(lambda: len(world.values("replies.test")) == 1)
     assert [Final.model_validate_json(world.values("replies.test")[0]).result.to_bytes()] == world.results()["mine"]
-    assert world.runs == 202
+    assert world.node.runs == 202
     await world.check_laws(202)
 
 
@@ -238,8 +238,8 @@ async def test_outcomes_that_are_read_before_their_job_are_waste_and_cost_it_not
     world.produce(b'{"prompt": "a", "limits": {"attempts": 1}, "id": "mine"}')
     await asyncio.sleep(3)
     assert b'"succeeded"' in world.results()["mine"][0]
-    assert [step.attempt for step in world.steps_seen] == [1, 1]
-    assert len({step.id for step in world.steps_seen}) == 1
+    assert [step.attempt for step in world.node.steps_seen] == [1, 1]
+    assert len({step.id for step in world.node.steps_seen}) == 1
     assert starts(world) == 2
     await world.check_laws(1)
 
@@ -251,7 +251,7 @@ async def test_timers_survive_an_outage_at_the_moment_they_are_due(world: World)
     world.node.silent = 1.0
     world.start("p")
     world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: len(world.steps_seen) == 1)
+    await world.until(lambda: len(world.node.steps_seen) == 1)
     await asyncio.sleep(8)
     world.log.go_away("fails")
     await asyncio.sleep(3)

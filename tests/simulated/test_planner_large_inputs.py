@@ -62,8 +62,8 @@ async def test_a_large_job_is_one_job_by_reference(world: World) -> None:
     await world.until(lambda: world.finished() == 2)
     await asyncio.sleep(20)
     assert {event.job[:2] for event in accepted(world)} == {"la", "j_"}
-    assert (world.runs, len(accepted(world)), letters(world)) == (2, 2, [])
-    for step in world.steps_seen:
+    assert (world.node.runs, len(accepted(world)), letters(world)) == (2, 2, [])
+    for step in world.node.steps_seen:
         assert (step.messages, step.prompt) == ((), None)
         assert step.estimated_tokens > 50_000
         given = await read(world, step.input_ref, step.tenant)
@@ -195,9 +195,9 @@ async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World)
     await asyncio.sleep(3_700)
     moved = [event for number in range(HOMES) for event in world.history(number) if isinstance(event, InputMoved)]
     assert len(moved) >= 3
-    assert world.steps_seen[-1].input_ref == moved[-1].input_ref
-    assert len({step.id for step in world.steps_seen}) == 1
-    await read(world, world.steps_seen[-1].input_ref)
+    assert world.node.steps_seen[-1].input_ref == moved[-1].input_ref
+    assert len({step.id for step in world.node.steps_seen}) == 1
+    await read(world, world.node.steps_seen[-1].input_ref)
     world.node.silent = 0.0
     await world.until(lambda: world.finished() == 1, seconds=2 * DAY)
     assert b'"succeeded"' in world.results()["large"][0]
@@ -261,7 +261,7 @@ async def test_who_is_not_tutti_names_no_blob(world: World) -> None:
     world.produce(json.dumps(stolen).encode(), home=0, headers_=((headers.TYPE, headers.HELD_JOB.encode()),))
     await asyncio.sleep(20)
     assert [letter.code for letter in letters(world)] == ["invalid_record"]
-    forged = world.steps_seen[-1]
+    forged = world.node.steps_seen[-1]
     assert forged.input_ref == event.request.input_ref
     with pytest.raises(BlobGone):  # what a worker gets of it
         await read(world, forged.input_ref, forged.tenant)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -19,7 +18,7 @@ RECAP = '{"summary": "they spoke of %d things", "facts": ["fact %d"], "preferenc
 
 def summing_up(world: World) -> None:
     """A model that sums up when it is asked to."""
-    plain, times = world.answer, iter(range(1, 1_000))
+    plain, times = world.node.answer, iter(range(1, 1_000))
 
     def answer(step: Step, number: int) -> str | Answer:
         if step.agent != "summarise":
@@ -27,7 +26,7 @@ def summing_up(world: World) -> None:
         time = next(times)
         return RECAP % (time, time)
 
-    world.answer = answer
+    world.node.answer = answer
 
 
 @pytest.mark.parametrize("pattern", ["single", "vote"])
@@ -42,13 +41,13 @@ def test_older_turns_are_summed_up(pattern: str) -> None:
                 ask(world, f"job-{number}", f"question {number} {SAID * 3}", pattern=pattern)
                 await world.until(lambda number=number: known_ended(world) == number + 1)  # type: ignore[misc]
             await world.check_laws(14)
-            for step in world.steps_seen:
+            for step in world.node.steps_seen:
                 said = await read(world, step)
                 assert sum(len(text) for _, text in said) < 4 * (300 + 300) + 1_500
             last = await read(world, step_of(world, "job-13"))
-            recaps = sum(step.agent == "summarise" for step in world.steps_seen)
+            recaps = sum(step.agent == "summarise" for step in world.node.steps_seen)
             assert recaps >= 3
-            own = [step for step in world.steps_seen if step.job == "job-13" and step.agent != "summarise"]
+            own = [step for step in world.node.steps_seen if step.job == "job-13" and step.agent != "summarise"]
             asked = [text for role, text in await read(world, own[0]) if role == "user"]
             assert "question 13" in asked[-1]
             assert last[0][0] == "system"
@@ -74,7 +73,7 @@ def test_what_cannot_be_summed_up_is_left_out_and_told() -> None:
             assert left
             assert set(left) < set(told)
             assert all(each["conversation"]["why"] for each in told.values() if "conversation" in each)
-            for step in world.steps_seen:
+            for step in world.node.steps_seen:
                 assert step.agent != "chat" or len(await read(world, step)) <= 9
 
     run(body())
@@ -86,10 +85,10 @@ def test_a_recap_survives_its_planner() -> None:
     async def body(after: float) -> None:
         async with World(homes=1, options=PlannerSettings(conversation_tokens=300)) as world:
             summing_up(world)
-            world.node = replace(world.node, seconds=(0.2, 0.2))
+            world.node.seconds = (0.2, 0.2)
             world.start("planner")
             number = 0
-            while not any(step.agent == "summarise" for step in world.steps_seen):
+            while not any(step.agent == "summarise" for step in world.node.steps_seen):
                 ask(world, f"job-{number}", f"question {number} {SAID * 3}")
                 number += 1
                 await asyncio.sleep(after)

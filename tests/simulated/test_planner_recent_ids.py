@@ -40,7 +40,7 @@ async def test_every_id_of_the_window_is_known_over_take_overs(world: World) -> 
         world.start(f"p{life + 1}")
         ask(world, range(150 * life + 150))
         await asyncio.sleep(60)
-        assert world.runs == 300 * life + 300
+        assert world.node.runs == 300 * life + 300
     await world.check_laws(1_200)
     groups = [event for event in world.history(0) if isinstance(event, IdsRemembered)]
     assert max(len(group.earlier) for group in groups) > 2

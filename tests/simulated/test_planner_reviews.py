@@ -70,7 +70,7 @@ def test_an_approval_after_seven_days_and_two_restarts_goes_on_once() -> None:
             assert [event.by for event in of_kind(world, ReviewDecided)] == ["ann"]
             assert len(of_kind(world, StepAsked)) == 2
             assert results(world)[0].status is Status.SUCCEEDED
-            assert "say better" in str(world.steps_seen[-1].messages)
+            assert "say better" in str(world.node.steps_seen[-1].messages)
 
     run(body())
 

@@ -80,7 +80,7 @@ async def test_each_run_begins_when_it_is_due(world: World) -> None:
     late = [e.at - e.due_at for e in world.history(0) if isinstance(e, ScheduleFired)]
     assert all(0.0 <= seconds < 0.1 for seconds in late)
     await settled(world, len(runs))
-    assert {step.messages[-1].content if step.messages else step.prompt for step in world.steps_seen} == {"s"}
+    assert {step.messages[-1].content if step.messages else step.prompt for step in world.node.steps_seen} == {"s"}
     put(world, "s", None)
     await asyncio.sleep(60)
     assert fired(world, "s") == runs

@@ -243,7 +243,7 @@ async def test_a_deadline_before_its_time_is_told_at_the_deadline(world: World) 
     await asyncio.sleep(5.0)
     results = {job: Result.model_validate_json(values[0]) for job, values in world.results().items()}
     assert {job: result.status for job, result in results.items()} == {"late": Status.EXPIRED, "over": Status.EXPIRED}
-    assert not world.steps_seen
+    assert not world.node.steps_seen
 
 
 async def forward(world: World) -> None:

@@ -42,7 +42,7 @@ def declare(world: World, table: Declarations, system: str) -> None:
 
 
 def told(world: World) -> list[str]:
-    return [(step.messages or ())[0].content for step in world.steps_seen]
+    return [(step.messages or ())[0].content for step in world.node.steps_seen]
 
 
 @simulated
@@ -55,14 +55,14 @@ async def test_a_job_goes_on_under_its_version(world: World) -> None:
         world.start("p")
         world.node.silent = 1.0
         world.produce(JOB)
-        await world.until(lambda: len(world.steps_seen) == 1)
+        await world.until(lambda: len(world.node.steps_seen) == 1)
         world.kill("p")
         declare(world, table, "B")
         world.node.silent = 0.0
         world.start("q")
         await settled(world)
         assert set(told(world)) == {"A"}
-        before = len(world.steps_seen)
+        before = len(world.node.steps_seen)
         assert before >= 3, "asked, asked again, and the second"
         world.produce(JOB)
         await settled(world, 2)

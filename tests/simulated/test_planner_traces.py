@@ -108,7 +108,7 @@ async def test_a_zombie_accepts_nothing(world: World) -> None:
     world.start("old")
     for number in range(5):
         world.produce(b'{"prompt": "%d"}' % number)
-    await world.until(lambda: len(world.steps_seen) == 5)
+    await world.until(lambda: len(world.node.steps_seen) == 5)
     world.log.freeze("old")
     world.start("new")
     await world.until(lambda: starts(world) >= 2)
@@ -166,7 +166,7 @@ async def test_steps_whose_dispatch_died_with_the_planner_are_sent_again(world: 
     world.log.faults.heal()
     world.start("q")
     await settled(world)
-    assert {s.attempt for s in world.steps_seen} == {1}
+    assert {s.attempt for s in world.node.steps_seen} == {1}
     await world.check_laws(1)
 
 
@@ -175,8 +175,8 @@ async def test_an_answer_made_from_another_history_is_waste(world: World) -> Non
     """Variant `no digest`: a zombie's second step, made from an answer that was never accepted, has an id nobody asked for."""
     world.start("p")
     world.produce(TWO_STEPS)
-    await world.until(lambda: len(world.steps_seen) == 2)
-    second = world.steps_seen[1]
+    await world.until(lambda: len(world.node.steps_seen) == 2)
+    second = world.node.steps_seen[1]
     other = StepSucceeded.model_validate(
         {"job": second.job, "step": "f" * 32, "attempt": 1, "answer": {"text": "other"}, "usage": {"calls": 1}}
     )
@@ -194,15 +194,15 @@ async def test_a_claim_of_a_boot_that_woke_too_late_holds_up_nothing(world: Worl
     world.node.silent = 1.0
     world.start("p")
     world.produce(b'{"prompt": "a", "stream": true}')
-    await world.until(lambda: len(world.steps_seen) == 1)
-    [step] = world.steps_seen
+    await world.until(lambda: len(world.node.steps_seen) == 1)
+    [step] = world.node.steps_seen
     world.outcome(WorkerStarted(node="n1", incarnation=9))
     late = {"job": step.job, "step": step.id, "attempt": 1, "node": "n1", "claim": claim_id("n1", 4, 1)}
     world.outcome(StepClaimed.model_validate({**late, "mailbox": 0, "lease_seconds": 20.0}))
     world.outcome(StepSucceeded.model_validate({**late, "answer": {"text": "of another boot"}}))
     world.node.silent = 0.0
     await world.until(lambda: world.finished() == 1, seconds=30.0)
-    assert [s.attempt for s in world.steps_seen] == [1, 2]
+    assert [s.attempt for s in world.node.steps_seen] == [1, 2]
     assert not [e for e in world.history(0) if isinstance(e, StepAnswered) and e.answer.text == "of another boot"]
     await world.check_laws(1)
 
@@ -212,11 +212,11 @@ def test_the_id_of_a_step_holds_its_input() -> None:
 
     async def body(answer: str) -> list[str]:
         async with World(7, homes=1) as world:
-            world.answer = lambda *_: answer
+            world.node.answer = lambda *_: answer
             world.start("p")
             world.produce(TWO_STEPS.replace(b'"prompt"', b'"id": "mine", "prompt"'))
             await settled(world)
-            return [step.id for step in world.steps_seen]
+            return [step.id for step in world.node.steps_seen]
 
     one, other = run(body("one")), run(body("other"))
     assert one[0] == other[0]
@@ -231,7 +231,7 @@ async def test_the_second_step_is_made_from_the_accepted_first(world: World) -> 
     world.produce(TWO_STEPS)
     await settled(world)
     first = next(e for e in world.history(0) if isinstance(e, StepAnswered))
-    second = {s.id: s for s in world.steps_seen if s.messages[0].content.startswith("two ")}
+    second = {s.id: s for s in world.node.steps_seen if s.messages[0].content.startswith("two ")}
     assert [s.messages[0].content for s in second.values()] == [f"two {first.answer.text}"]
     await world.check_laws(1)
 
@@ -247,7 +247,7 @@ def test_the_watermark_waits_for_the_snapshot(parts: int) -> None:
             world.node.silent = 1.0
             world.produce(long)
             world.start("p")
-            await world.until(lambda: len(world.steps_seen) == 1)
+            await world.until(lambda: len(world.node.steps_seen) == 1)
             world.node.silent = 0.0
             for number in range(60):
                 world.produce(b'{"prompt": "%d"}' % number)

@@ -60,7 +60,7 @@ async def test_an_acceptance_with_its_asks_is_left_alone_by_who_would_not_see_th
     world.node.silent = 1.0
     world.start("new")
     world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: len(world.steps_seen) == 1)
+    await world.until(lambda: len(world.node.steps_seen) == 1)
     world.kill("new")
     with pytest.MonkeyPatch.context() as patching:
         patching.setattr(takeover, "NEWEST", 1)

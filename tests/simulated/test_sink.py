@@ -5,7 +5,6 @@ job-events ──► sink (killed, paused, two at once) ──► store (away, s
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,63 +18,50 @@ from services.sink.app import UsageSink, build
 from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE
 from services.sink.settings import SinkSettings
 from shared.audit import GENESIS, broken
-from shared.clock import LoopClock
+from shared.clock import until
 from shared.contracts.act import Act
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.erased import Erased
 from shared.contracts.headers import envelope
 from shared.contracts.node import Node
-from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.acts import told
 from shared.processing.provision import new_topics
-from shared.service import Environment
-from shared.settings import ClusterSettings
-from shared.topics import Topics, TopicSettings
-from tests.support.cluster.processes import Process, run
+from shared.topics import TopicSettings
+from tests.support.cluster.processes import run
 from tests.support.sink_history import PROMPT, HistoryOfHome, newest_talks, recount, valid_events
 from tests.support.sink_store import MemoryStore
+from tests.support.stage import Stage
 
 HOMES = 2
 
 
-class SinkWorld:
+class SinkWorld(Stage):
     """A log with histories in it, a store, and sinks."""
 
     def __init__(self, seed: int, *, fails: float = 0.0, batch: int = 20) -> None:
-        self.random, self.clock = Random(seed), LoopClock()
-        self.topics = Topics(TopicSettings(home_partitions=HOMES, other_partitions=2))
-        self.log = MemoryLog(self.clock, random=Random(seed + 1))
-        self.log.create(new_topics(self.topics))
+        super().__init__(TopicSettings(home_partitions=HOMES, other_partitions=2), seed=seed)
         self.store = MemoryStore(Random(seed + 2), fails)
         self.settings = SinkSettings(batch_records=batch, commit_seconds=0.5, known_jobs=self.random.choice((3, 1_000)))
         self.histories = [HistoryOfHome(Random(seed + 10 + home), self.topics, home) for home in range(HOMES)]
         self.lives = 0
-        self.processes: list[Process] = []
 
     def grow(self, count: int) -> None:
         """So many more events of each home."""
         for home, history in enumerate(self.histories):
             self.log.write(TopicPartition(self.topics.job_events, home), history.grow(count))
 
-    def start(self) -> tuple[Process, UsageSink, asyncio.Task[None], asyncio.Event]:
+    def start(self) -> tuple[str, UsageSink]:
+        """One life, by its name."""
         self.lives += 1
-        process = Process(f"sink-{self.lives}")
-        self.processes.append(process)
-        inner = self.log.process(process.name)
-        env = Environment(ClusterSettings(), inner, self.clock, Random(self.lives), self.topics, process.name)
-        sink = process.call(build, env, self.settings, self.store)
-        stop = process.call(asyncio.Event)
-        return process, sink, process.spawn(sink.run(stop)), stop
+        name = f"sink-{self.lives}"
+        sink = build(self.environment(name), self.settings, self.store)
+        self.run(name, sink)
+        return name, sink
 
-    async def kill(self, process: Process) -> None:
-        """As SIGKILL does it."""
-        process.kill()
-        self.log.kill(process.name)
-
-    def committed(self) -> int:
-        offsets = self.log.group("tutti-sink").offsets
-        return sum(offsets.get(TopicPartition(self.topics.job_events, home), 0) or 0 for home in range(HOMES))
+    def passed(self) -> int:
+        """Events that are committed past."""
+        return sum(self.committed(self.topics.job_events, home, "tutti-sink") or 0 for home in range(HOMES))
 
     @property
     def written(self) -> int:
@@ -83,10 +69,7 @@ class SinkWorld:
 
     async def settled(self, seconds: float = 300.0) -> bool:
         """Whether everything is committed in this time."""
-        last = self.clock.monotonic() + seconds
-        while self.committed() < self.written and self.clock.monotonic() < last:
-            await self.clock.sleep(0.25)
-        return self.committed() >= self.written
+        return await until(self.clock, lambda: self.passed() >= self.written, seconds, 0.25)
 
     def rows(self, collection: str) -> list[dict[str, Any]]:
         return list(self.store.documents[collection].values())
@@ -109,11 +92,6 @@ class SinkWorld:
         assert {key: (talk["turns"], talk["gone"]) for key, talk in talks.items()} == told
         assert PROMPT not in json.dumps(self.store.documents, default=str)
 
-    async def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-            await process.bury()
-
 
 @asynccontextmanager
 async def sinks(seed: int, **options: Any) -> AsyncIterator[SinkWorld]:
@@ -130,31 +108,28 @@ def test_all_is_stored_and_a_stop_repeats_nothing() -> None:
     async def scene() -> None:
         async with sinks(1) as world:
             world.grow(300)
-            _, sink, task, stop = world.start()
+            name, sink = world.start()
             assert sink.readiness().reasons == ("no answer from Kafka yet",)
             assert await world.settled()
             assert sink.readiness().ready, sink.readiness()
             world.check()
-            stop.set()
-            await task
+            await world.stop(name)
             writes = world.store.writes
             world.store.away = True
-            _, idle, task, stop = world.start()
+            name, idle = world.start()
             await world.clock.sleep(30.0)
             assert idle.readiness().reasons == ("the store does not answer",)
             world.store.away = False
             await world.clock.sleep(30.0)
             assert idle.readiness().ready
-            stop.set()
-            await task
-            _, _, task, stop = world.start()
+            await world.stop(name)
+            name, _ = world.start()
             await world.clock.sleep(10.0)
             assert world.store.writes == writes
             world.grow(100)
             assert await world.settled()
             world.check()
-            stop.set()
-            await task
+            await world.stop(name)
 
     run(scene())
 
@@ -167,16 +142,16 @@ def test_totals_are_exact_whatever_dies(seed: int) -> None:
         async with sinks(seed, fails=0.15, batch=Random(seed).choice((1, 7, 50))) as world:
             world.grow(60)
             for _ in range(6):
-                process, _, _, _ = world.start()
+                process, _ = world.start()
                 await world.clock.sleep(world.random.uniform(0.0, 12.0))
                 world.grow(40)
                 await world.clock.sleep(world.random.uniform(0.0, 0.5))
-                await world.kill(process)
+                world.kill(process)
             world.store.fails = 0.0
-            process, _, _, _ = world.start()
+            process, _ = world.start()
             assert await world.settled()
             world.check()
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())
 
@@ -195,15 +170,15 @@ def test_history_that_begins_in_the_middle(seed: int) -> None:
             admin = await world.log.admin()
             await admin.delete_records({TopicPartition(world.topics.job_events, home): begin for home, begin in enumerate(begins)})
             for _ in range(5):
-                process, *_ = world.start()
+                process, _ = world.start()
                 await world.clock.sleep(world.random.uniform(1.0, 12.0))
                 world.grow(20)
-                await world.kill(process)
+                world.kill(process)
             world.store.fails = 0.0
-            process, *_ = world.start()
+            process, _ = world.start()
             assert await world.settled()
             assert counted(world.rows(TOTALS)) == recount([history.messages for history in world.histories], begins)
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())
 
@@ -215,20 +190,20 @@ def test_two_at_once_and_one_that_was_paused(seed: int) -> None:
     async def scene() -> None:
         async with sinks(100 + seed, batch=10) as world:
             world.grow(200)
-            first, *_ = world.start()
-            second, *_ = world.start()
+            first, _ = world.start()
+            second, _ = world.start()
             for _ in range(4):
                 await world.clock.sleep(world.random.uniform(0.0, 5.0))
                 slept = world.random.choice((first, second))
-                slept.pause()
+                world.pause(slept)
                 world.grow(60)
                 await world.clock.sleep(world.random.uniform(5.0, 60.0))
-                slept.wake()
+                world.wake(slept)
             assert await world.settled()
             await world.clock.sleep(20.0)
             world.check()
-            await world.kill(first)
-            await world.kill(second)
+            world.kill(first)
+            world.kill(second)
 
     run(scene())
 
@@ -240,19 +215,19 @@ def test_while_the_store_is_away_kafka_keeps_what_comes() -> None:
         async with sinks(7) as world:
             world.store.away = True
             world.grow(50)
-            process, sink, _, _ = world.start()
+            process, sink = world.start()
             await world.clock.sleep(30.0)
             assert sink.readiness().reasons == ("the store does not answer",)
-            assert world.committed() == 0
+            assert world.passed() == 0
             world.grow(500)
             await world.clock.sleep(60.0)
-            assert world.committed() == 0
+            assert world.passed() == 0
             assert all(len(window) <= 2 * 20 + 600 for window in sink.intake.windows.values())
             world.store.away = False
             assert await world.settled()
             assert sink.readiness().ready
             world.check()
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())
 
@@ -263,20 +238,20 @@ def test_a_topic_made_anew_is_another_home() -> None:
     async def scene() -> None:
         async with sinks(3) as world:
             world.grow(80)
-            process, *_ = world.start()
+            process, _ = world.start()
             assert await world.settled()
             before = recount([h.messages for h in world.histories])
-            await world.kill(process)
+            world.kill(process)
             world.log.delete([world.topics.job_events])
             world.log.create([topic for topic in new_topics(world.topics) if topic.name == world.topics.job_events])
             world.histories = [HistoryOfHome(Random(900 + home), world.topics, home) for home in range(HOMES)]
             world.grow(80)
-            process, *_ = world.start()
+            process, _ = world.start()
             await world.clock.sleep(60.0)
             after = recount([h.messages for h in world.histories])
             both = {key: before.get(key, 0) + after.get(key, 0) for key in {**before, **after}}
             assert counted(world.rows(TOTALS)) == {key: value for key, value in both.items() if value}
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())
 
@@ -296,14 +271,14 @@ def test_dead_letters_and_nodes_are_kept_without_what_they_carry() -> None:
             said = [node.to_bytes(), node.model_copy(update={"at": 9.0}).to_bytes(), node.model_copy(update={"slots": 4}).to_bytes(), None]
             world.log.write(TopicPartition(nodes, 0), [Message(nodes, value, b"n1", 0, envelope("Node")) for value in said])
             world.log.write(TopicPartition(letters, 1), [Message(letters, b"odd", b"k", 1), Message(letters, None, b"k", 1)])
-            process, sink, _, _ = world.start()
+            process, sink = world.start()
             await world.clock.sleep(20.0)
             assert [row["offset"] for row in world.rows(LETTERS)] == [7]
             assert sorted((row.get("slots"), row.get("left")) for row in world.rows(NODES) if not row.get("left")) == [(1, None), (4, None)]
             assert sum(bool(row.get("left")) for row in world.rows(NODES)) == 1
             assert PROMPT not in json.dumps(world.store.documents, default=str)
             assert sink.readiness().ready
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())
 
@@ -318,9 +293,9 @@ def test_what_administrators_did_is_kept_once() -> None:
             world.log.write(TopicPartition(topics.acts, 0), [told(topics, act) for act in (*does, does[0])])
             world.log.write(TopicPartition(topics.acts, 0), [Message(topics.acts, value, b"k", 0) for value in (b"odd", None, b"{}")])
             for _ in range(2):  # what was not committed is read again
-                process, _, _, _ = world.start()
+                process, _ = world.start()
                 await world.clock.sleep(10.0)
-                await world.kill(process)
+                world.kill(process)
             found = world.rows(ACTS)
             assert sorted(row["name"] for row in found) == ["t0", "t0", "t1", "t2"]
             assert {(row["by"], row["did"], row["kind"], row["said_at"]) for row in found} == {("root", "declare", "tenant", 1.0)}
@@ -334,7 +309,7 @@ def test_rows_of_an_erased_tenant_go() -> None:
     async def scene() -> None:
         async with sinks(7) as world:
             world.grow(200)
-            process, _, _, _ = world.start()
+            process, _ = world.start()
             await world.clock.sleep(20.0)
             totals, before = len(world.rows(TOTALS)), {row["tenant"] for row in world.rows(USAGE)}
             assert "acme" in before
@@ -350,11 +325,11 @@ def test_rows_of_an_erased_tenant_go() -> None:
             assert len(world.rows(TOTALS)) == totals
             world.store.documents[USAGE]["late"] = {"tenant": "acme", "at": at - 1}
             world.store.documents[USAGE]["new"] = {"tenant": "acme", "at": at + 1}
-            await world.kill(process)
-            process, _, _, _ = world.start()
+            world.kill(process)
+            process, _ = world.start()
             await world.clock.sleep(20.0)
             assert [row["at"] for row in world.rows(USAGE) if row["tenant"] == "acme"] == [at + 1]
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())
 
@@ -365,11 +340,11 @@ def test_a_job_is_one_upsert_a_batch() -> None:
     async def scene() -> None:
         async with sinks(9, batch=1_000) as world:
             world.grow(400)
-            process, *_ = world.start()
+            process, _ = world.start()
             assert await world.settled()
             jobs = sum(len(world.rows(name)) for name in (USAGE, AUDIT, TALKS))
             assert world.store.upserts <= jobs * world.store.writes
             assert world.store.writes <= 4
-            await world.kill(process)
+            world.kill(process)
 
     run(scene())

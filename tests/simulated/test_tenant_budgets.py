@@ -231,7 +231,7 @@ def test_no_seed_accepts_more_than_a_limit(seed: int) -> None:
         world = World(seed, homes=3)
         random = world.random
         world.options = quick_options(random.random()).model_copy(update={"budget_wait_seconds": 20.0, "budget_idle_seconds": 2.0})
-        world.usage = as_estimated
+        world.node.usage = as_estimated
         limits = {
             "calls": TenantLimits(calls=random.randint(0, 40), concurrent_jobs=random.choice([None, 2, 5])),
             "tokens": TenantLimits(tokens=random.randint(200, 20_000)),
@@ -277,7 +277,7 @@ def _check_limits(world: World, limits: dict[str, TenantLimits]) -> None:
         assert given.tokens is None or spent["tokens"] <= given.tokens
     concurrent = limits["calls"].concurrent_jobs
     assert concurrent is None or running_at_once(world, "calls") <= concurrent
-    most = max((step.estimated_tokens for step in world.steps_seen), default=0) / 1e4
+    most = max((step.estimated_tokens for step in world.node.steps_seen), default=0) / 1e4
     cost = limits["cost"].cost
     assert cost is not None
     # Before a home knows a price an attempt reserves nothing: what runs there then may be too much, one call a job.

@@ -71,14 +71,14 @@ async def test_every_job_in_a_topic_made_anew_runs_once(world: World) -> None:
     new = produce(world, "new", 20)
     other = produce(world, "other", 3, STANDARD)
     await done(world, old | new | other)
-    assert world.runs == 29
+    assert world.node.runs == 29
     await asyncio.sleep(5.0)
     world.kill("p")
     world.start("q")
     later = produce(world, "later", 3)
     await done(world, later)
     await asyncio.sleep(30.0)
-    assert world.runs == 32
+    assert world.node.runs == 32
     await world.check_laws(32)
 
 
@@ -133,7 +133,7 @@ async def test_who_has_not_seen_that_a_topic_was_made_anew_does_not_pass_its_job
         produce_without_ids(world, 5)
         await world.until(lambda: world.finished() == 30)
         await asyncio.sleep(5.0)
-        assert world.runs == 30
+        assert world.node.runs == 30
         await world.check_laws(30)
 
 
@@ -213,13 +213,13 @@ async def test_steps_that_lay_in_a_topic_made_anew_are_sent_again(world: World) 
     world.node.silent = 1.0
     planner = world.start("p")
     jobs = produce(world, "a", 3)
-    await world.until(lambda: len(world.steps_seen) == 3)
+    await world.until(lambda: len(world.node.steps_seen) == 3)
     make_anew(world.log, world.topics.steps("chat", BATCH))
     world.node.silent = 0.0
     for tell in planner._env.topics_made_anew:
         tell(world.topics.steps("chat", BATCH))
     await done(world, jobs)
-    assert world.runs == 3
+    assert world.node.runs == 3
     await world.check_laws(3)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,6 @@ from shared.contracts.result import Result, Status
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewGiven, ReviewOpened
 from shared.contracts.usage import Usage
 from shared.kafka.port import Log, Message, Producer, TopicPartition
-from shared.services import group_of
 from shared.topics import Topics
 
 USAGE = Usage(calls=1, prompt_tokens=3, completion_tokens=5)
@@ -83,7 +82,7 @@ class Planner:
     submissions: int = 0
     """Job records read, repeated ones too."""
     epochs: dict[int, int] = field(default_factory=dict)
-    producer: Producer | None = None
+    producer: Producer = field(init=False)
     reviews: dict[tuple[str, str], Deliberation] = field(default_factory=dict)
     given: list[ReviewGiven] = field(default_factory=list)
     conversations: dict[tuple[str, str], ConversationChanged] = field(default_factory=dict)
@@ -92,16 +91,17 @@ class Planner:
     busy: asyncio.Event | None = None
     """Nothing is read until it is set."""
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Answer until cancelled."""
+    async def open(self) -> None:
+        """Take all homes."""
         self.producer = await self.log.producer(client_id="fake-planner")
-        consumer = await self.log.consumer(client_id="fake-planner", reset="earliest")
-        homes = range(self.topics.settings.home_partitions)
-        inputs = [*self.topics.all_jobs(), self.topics.outcomes]
-        consumer.assign([TopicPartition(topic, number) for topic in inputs for number in homes])
-        for number in homes:
+        for number in range(self.topics.settings.home_partitions):
             await self.begin(number)
-        started.set()
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        consumer = await self.log.consumer(client_id="fake-planner", reset="earliest")
+        inputs = [*self.topics.all_jobs(), self.topics.outcomes]
+        consumer.assign([TopicPartition(topic, number) for topic in inputs for number in range(self.topics.settings.home_partitions)])
         try:
             while True:
                 batches = await consumer.poll(timeout_seconds=0.2)
@@ -119,14 +119,12 @@ class Planner:
 
     async def begin(self, number: int) -> None:
         """Take a home partition."""
-        assert self.producer is not None
         started = events.PlannerStarted(nonce="n", planner="fake")
         partition = TopicPartition(self.topics.job_events, number)
         self.epochs[number] = await self.producer.append(partition, [self.event(number, started)])
 
     async def send(self, messages: list[Message]) -> int:
         """Returns where the last of them lies."""
-        assert self.producer is not None
         offset = -1
         for result in await self.producer.send_many(messages):
             if isinstance(result, Exception):
@@ -134,18 +132,14 @@ class Planner:
             offset = result.offset
         return offset
 
-    async def commit(self, home: int, watermark: int) -> None:
-        """As planners do it."""
-        consumer = await self.log.consumer(client_id="fake-planner-commits", group=group_of("planner", self.topics.settings.prefix))
-        partition = TopicPartition(self.topics.job_events, home)
-        consumer.assign([partition])
-        await consumer.commit({partition: watermark})
-        await consumer.close()
-
     def event(self, home: int, event: Any) -> Message:
         """What a home writes of it."""
         key = event.job.encode() if hasattr(event, "job") else None
         return Message(self.topics.job_events, event.to_bytes(), key, home, envelope(event.type))
+
+    def _of(self, seen: Seen) -> dict[str, Any]:
+        """What every event of a job says."""
+        return {"epoch": self.epochs[seen.home], "job": seen.id, "at": self.clock.wall()}
 
     def _on_record(self, partition: TopicPartition, record: Any) -> list[Message]:
         if partition.topic == self.topics.outcomes:
@@ -184,7 +178,7 @@ class Planner:
         if seen.ended is None:
             if not reply.reads_events:
                 seen.followers.append(reply)
-            return [self.event(seen.home, events.CallerJoined(epoch=self.epochs[seen.home], job=seen.id, at=self.clock.wall()))]
+            return [self.event(seen.home, events.CallerJoined(**self._of(seen)))]
         return [self._final(reply, seen.ended)]
 
     @staticmethod
@@ -193,13 +187,13 @@ class Planner:
         return Message(reply.topic, value, result.job.encode(), reply.partition, (*envelope("final"), *correlation_headers(reply)))
 
     def _accept(self, seen: Seen, record: Any) -> list[Message]:
-        job, home, now = seen.job, seen.home, self.clock.wall()
-        base = {"epoch": self.epochs[home], "job": seen.id, "at": now}
+        job, now = seen.job, self.clock.wall()
+        base = self._of(seen)
         accepted = events.JobAccepted(
             **base,
             request=job,
             priority_class=seen.priority_class,
-            home=home,
+            home=seen.home,
             source=f"{record.topic}/{record.partition}/{record.offset}",
             source_offset=record.offset,
             pattern_version=1,
@@ -208,12 +202,11 @@ class Planner:
             digest=seen.digest,
         )
         asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
-        messages = [self.event(home, events.joined(accepted, asked)), *([] if seen.script.waits else self._claimed(seen))]
+        messages = [self.event(seen.home, events.joined(accepted, asked)), *([] if seen.script.waits else self._claimed(seen))]
         return [*messages, *self.chunks(seen.id, seen.script.chunks)]
 
     def _claimed(self, seen: Seen) -> list[Message]:
-        base = {"epoch": self.epochs[seen.home], "job": seen.id, "at": self.clock.wall()}
-        claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
+        claimed = events.StepClaimedBy(**self._of(seen), step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
         return [self.event(seen.home, claimed)]
 
     async def claim(self, identifier: str) -> None:
@@ -265,7 +258,7 @@ class Planner:
     def end(self, identifier: str) -> list[Message]:
         """The step's answer, the settle event and the finals that are owed."""
         seen = self.jobs[identifier]
-        base = {"epoch": self.epochs[seen.home], "job": identifier, "at": self.clock.wall()}
+        base = self._of(seen)
         result = seen.ended = self.result(seen)
         settled: Any = events.JobSettled(**base, result=result, digest=seen.digest)
         if result.answer is not None:
@@ -277,18 +270,16 @@ class Planner:
 
     async def ask(self, identifier: str, artefact: str, step: str = STEP, **terms: Any) -> ReviewOpened:
         """Open a review of a job that is held."""
-        seen, now = self.jobs[identifier], self.clock.wall()
+        seen = self.jobs[identifier]
         opened = ReviewOpened(
-            epoch=self.epochs[seen.home],
-            job=identifier,
-            at=now,
+            **self._of(seen),
             step=step,
             path="0.0",
             artefact=artefact,
             question="good?",
             tenant=seen.job.tenant,
             digest=ids.digest_of(artefact.encode()),
-            due_at=now + 60,
+            due_at=self.clock.wall() + 60,
             **terms,
         )
         self.reviews[identifier, step] = Deliberation.of(opened)
@@ -300,10 +291,10 @@ class Planner:
         review = self.reviews[given.job, given.step]
         if review.refusal(given) is not None or self.deaf:
             return []
-        base = {"epoch": self.epochs[self.jobs[given.job].home], "job": given.job, "at": self.clock.wall(), "step": given.step}
-        event = ReviewDecided(**base, verdict=given.verdict, text=given.text, by=given.by, over=review.decides(given))
+        seen, over = self.jobs[given.job], review.decides(given)
+        event = ReviewDecided(**self._of(seen), step=given.step, verdict=given.verdict, text=given.text, by=given.by, over=over)
         review.fold(event)
-        return [self.event(self.jobs[given.job].home, event)]
+        return [self.event(seen.home, event)]
 
     def _talked(self, told: Any, home: int) -> list[Message]:
         """As an owner of conversations without turns."""
@@ -338,17 +329,11 @@ class Planner:
 async def planning(log: Log, topics: Topics, clock: Clock, script: Callable[[Job], Script] | None = None) -> AsyncIterator[Planner]:
     """A planner at work."""
     planner = Planner(log, topics, clock) if script is None else Planner(log, topics, clock, script)
-    started = asyncio.Event()
-    task = asyncio.create_task(planner.run(started))
-    waiting = asyncio.create_task(started.wait())
-    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
+    await planner.open()
+    task = asyncio.create_task(planner.run())
     try:
         yield planner
     finally:
         task.cancel()
-        waiting.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,12 +1,10 @@
-"""A whole ingress on any log, with a fake planner and registered nodes, for tests."""
+"""A whole ingress on a stage in real time, on any log, with a fake planner and registered nodes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import httpx
@@ -14,7 +12,8 @@ import httpx
 from services.ingress.app import Ingress
 from services.ingress.replies.register import Guest
 from services.ingress.settings import IngressSettings
-from shared.clock import Clock, SystemClock
+from shared.clock import SystemClock
+from shared.clock import until as clock_until
 from shared.contracts.headers import envelope
 from shared.contracts.job import Job
 from shared.contracts.node import Node, NodeModel
@@ -22,10 +21,9 @@ from shared.contracts.result import Result
 from shared.kafka.port import Log, Message
 from shared.patterns import BUILT_IN
 from shared.processing.provision import ensure_topics
-from shared.service import Environment
-from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
 from tests.support.fake_planner import Planner, Script, planning
+from tests.support.stage import Stage
 
 BARE = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 """Patterns that a model `tutti/<name>` stands for."""
@@ -42,24 +40,31 @@ busy machine that takes seconds. Tests without Kafka set less.
 """
 
 
-@dataclass(slots=True)
-class World:
-    """`client` speaks to the application in process."""
+class World(Stage):
+    """Ingresses, and who answers them. `client` speaks to the first one in process."""
 
-    log: Log
-    topics: Topics
+    log: Any
+    """In memory, or a real one."""
     planner: Planner
     ingress: Ingress
     client: httpx.AsyncClient
 
+    def __init__(self, log: Log | None = None, prefix: str = "", seed: int = 7) -> None:
+        super().__init__(TopicSettings(prefix=prefix), seed=seed, clock=SystemClock(), log=log)
+
+    def process(self, name: str) -> Log:
+        """No process is killed here."""
+        return self.log
+
+
+def opening(stage: Stage, instance: str = "test-1", *, grace_seconds: float = 3.0, **settings: Any) -> Ingress:
+    """An ingress of a stage, not begun yet."""
+    return Ingress(stage.environment(instance, grace_seconds=grace_seconds), IngressSettings(**{**QUICK, **settings}))
+
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 5.0) -> None:
     """Poll until `condition` holds. Fails after `seconds`."""
-    clock = SystemClock()
-    end = clock.monotonic() + seconds
-    while not condition():
-        assert clock.monotonic() < end, f"not within {seconds} s: {what}"
-        await clock.sleep(0.005)
+    assert await clock_until(SystemClock(), condition, seconds, 0.005), f"not within {seconds} s: {what}"
 
 
 def node(name: str = "node-1", *models: str, **fields: Any) -> Node:
@@ -73,11 +78,6 @@ async def register(log: Log, topics: Topics, *nodes: Node) -> None:
     producer = await log.producer(client_id="test-nodes")
     await producer.send_many([Message(topics.nodes, found.to_bytes(), found.id.encode(), 0, envelope("node")) for found in nodes])
     await producer.close()
-
-
-def environment(log: Log, topics: Topics, clock: Clock, instance: str = "test-1", seed: int = 7, **settings: Any) -> Environment:
-    """What the ingress may touch."""
-    return Environment(ClusterSettings(topics=topics.settings, **settings), log, clock, Random(seed), topics, instance)
 
 
 @asynccontextmanager
@@ -100,25 +100,24 @@ async def running(ingress: Ingress) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def world(
-    log: Log,
+    log: Log | None = None,
     *,
     script: Callable[[Job], Script] | None = None,
     nodes: tuple[Node, ...] | None = None,
     prefix: str = "",
     settings: dict[str, Any] | None = None,
 ) -> AsyncIterator[World]:
-    """Topics, a registered node with model `tiny:1`, a fake planner and an ingress, all running."""
-    topics = Topics(TopicSettings(prefix=prefix))
-    clock = SystemClock()
-    await ensure_topics(log, topics)
+    """Topics (in memory, unless a log is given), a registered node with model `tiny:1`, a fake planner and an ingress, all running."""
+    at = World(log, prefix)
+    await ensure_topics(at.log, at.topics)
     registered = (node(),) if nodes is None else nodes
-    await register(log, topics, *registered)
-    ingress = Ingress(environment(log, topics, clock, grace_seconds=3.0), IngressSettings(**{**QUICK, **(settings or {})}))
-    async with planning(log, topics, clock, script) as planner, running(ingress) as client:
-        expected = {found.id for found in registered}
-        await until(lambda: {found.id for found in ingress.door.registry.table} == expected and ingress.door.registry.complete, "nodes", 20)
-        await until(ingress.door.access.complete, "keys", 20)
-        yield World(log, topics, planner, ingress, client)
+    await register(at.log, at.topics, *registered)
+    at.ingress = opening(at, **(settings or {}))
+    async with planning(at.log, at.topics, at.clock, script) as at.planner, running(at.ingress) as at.client:
+        expected, door = {found.id for found in registered}, at.ingress.door
+        await until(lambda: {found.id for found in door.registry.table} == expected and door.registry.complete, "nodes", 20)
+        await until(door.access.complete, "keys", 20)
+        yield at
 
 
 async def inline(_guest: Guest, result: Result) -> Result:

@@ -42,14 +42,11 @@ from shared.contracts.node import Hardware, Node, NodeModel
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Timings, Usage
 from shared.derived import comparison_id
-from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns.comparison import Comparison
-from shared.processing.provision import new_topics
-from shared.service import Environment
-from shared.settings import ClusterSettings
-from shared.topics import Topics
+from shared.topics import TopicSettings
 from tests.support.sink_store import MemoryStore
+from tests.support.stage import Stage
 
 GIB = 2**30
 PROMPT = "nobody may read this"
@@ -176,41 +173,37 @@ class MadeUp:
         return _Due(at, next(self._numbers), name, events.JobSettled(epoch=0, job=name, at=at + 1, result=result))
 
 
-class PageWorld:
-    """The sink, its log, and what happens in it: `jobs` that have ended, and `per_second` more as time goes on."""
+class PageWorld(Stage):
+    """The sink, its log, and what happens in it: `jobs` that have ended, and `per_second` more as time goes on. In real time its clock is
+    the machine's.
+    """
 
     def __init__(
         self, jobs: int, per_second: float = 6.0, *, settings: dict[str, Any] | None = None, seed: int = 5, letters: int = 7
     ) -> None:
-        self.random, self._jobs, self._rate, self._letters = Random(seed), jobs, per_second, letters
-        self._settings = settings or {}
-        self.topics = Topics()
+        super().__init__(TopicSettings(), seed=seed, clock=LoopClock(epoch=time.time() - time.monotonic()))
+        self._jobs, self._rate, self._letters, self._settings = jobs, per_second, letters, settings or {}
         self._due: list[_Due] = []
+        self.made = MadeUp(self.random, self.topics.settings.home_partitions)
+        self.store = MemoryStore(Random(2))
         self.sink: UsageSink
-        self.log: MemoryLog
-        self.reviews: dict[str, dict[str, Any]] = {}
 
     async def build(self, ingress_url: str) -> UsageSink:
         """In the loop in which it will run."""
-        self.clock = LoopClock(epoch=time.time() - asyncio.get_running_loop().time())
-        self.log = MemoryLog(self.clock, random=Random(1))
-        self.log.create(new_topics(self.topics))
-        self.made = MadeUp(self.random, self.topics.settings.home_partitions)
-        self.store = MemoryStore(Random(2))
-        env = Environment(ClusterSettings(), self.log, self.clock, Random(3), self.topics, "sink-1")
-        self.sink = build(env, SinkSettings(ingress_url=ingress_url, **self._settings), self.store)
+        self.sink = build(self.environment("sink-1"), SinkSettings(ingress_url=ingress_url, **self._settings), self.store)
         for home in range(self.topics.settings.home_partitions):
             started = events.PlannerStarted(nonce="n", planner="planner-1", version=2)
-            self._write(
-                Message(self.topics.job_events, started.to_bytes(), b"", home, envelope("planner_started")), self.clock.wall() - 4_000
-            )
+            self._written(self.clock.wall() - 4_000, home, started, b"")
         self._past()
         return self.sink
 
-    def _write(self, message: Message, at: float) -> None:
-        """As if it had been written then."""
-        assert message.partition is not None
-        self.log.existing(TopicPartition(message.topic, message.partition)).append([message], int(1e3 * at), 0.0)
+    def _written(self, at: float, home: int, event: Any, key: bytes) -> None:
+        """An event, as if it had been written then."""
+        message = Message(self.topics.job_events, event.to_bytes(), key, home, envelope(event.type))
+        self.log.existing(TopicPartition(self.topics.job_events, home)).append([message], int(1e3 * at), 0.0)
+
+    def _home(self, due: _Due) -> int:
+        return ids.home_of(due.job, self.topics.settings.home_partitions)
 
     def _past(self) -> None:
         now = self._next = self.clock.wall()
@@ -221,24 +214,20 @@ class PageWorld:
             found += [self.made.comparison(n, now - 900 + n) for n in range(64)]
         for due in sorted(found):
             if due.at < now:
-                self._tell(due)
+                self._written(due.at, self._home(due), due.event, due.job.encode())
             else:
                 heappush(self._due, due)
         self._rest(now)
 
     def _rest(self, now: float) -> None:
         for node in nodes() if self._jobs else []:
-            self._write(Message(self.topics.nodes, node.to_bytes(), node.id.encode(), 0, envelope("Node")), now)
+            self.write(self.topics.nodes, 0, node.to_bytes(), envelope("Node"), node.id.encode())
         for n in range(self._letters if self._jobs else 0):
             letter = DeadLetter(
                 topic="jobs.standard", partition=n % 6, offset=4_000 + n, timestamp=1, service="planner", code="invalid_record",
                 key=b"k", reason="the job has an unknown field `promt`", value=b'{"promt": "x"}', truncated=n == 3, at=now - 700 * n - 5,
             )  # fmt: skip
-            self._write(Message(self.topics.dead_letters, letter.to_bytes(), b"k", n % 6, envelope("DeadLetter")), now)
-
-    def _tell(self, due: _Due) -> None:
-        home = ids.home_of(due.job, self.topics.settings.home_partitions)
-        self._write(Message(self.topics.job_events, due.event.to_bytes(), due.job.encode(), home, envelope(due.event.type)), due.at)
+            self.write(self.topics.dead_letters, n % 6, letter.to_bytes(), envelope("DeadLetter"), b"k")
 
     async def live(self) -> None:
         """Go on for ever."""
@@ -251,12 +240,8 @@ class PageWorld:
                     self._next += r.expovariate(self._rate)
                 self._places()
             while self._due and self._due[0].at <= now:
-                self._tell(heappop(self._due))
-            for consumers in self.log._watchers.values():
-                for consumer in consumers:
-                    for home in range(self.topics.settings.home_partitions):
-                        consumer.on_written(TopicPartition(self.topics.job_events, home))
-                    consumer.on_written(TopicPartition(self.topics.credits, 0))
+                due = heappop(self._due)
+                self.write(self.topics.job_events, self._home(due), due.event.to_bytes(), envelope(due.event.type), due.job.encode())
             await asyncio.sleep(0.25)
 
     def _places(self) -> None:
@@ -268,7 +253,7 @@ class PageWorld:
                 queued_tokens=running * r.randint(80, 400), resident=tuple(m.name for m in node.models if m.resident),
                 decode_tokens_per_second=sum(m.decode_tokens_per_second or 0 for m in node.models[:1]) * max(1, running) ** 0.6,
             )  # fmt: skip
-            self._write(Message(self.topics.credits, told.to_bytes(), node.id.encode(), 0, envelope("credits")), self.clock.wall())
+            self.write(self.topics.credits, 0, told.to_bytes(), envelope("credits"), node.id.encode())
 
 
 class MadeUpIngress:
@@ -356,7 +341,7 @@ def served(world: PageWorld, ingress: MadeUpIngress | None = None, port: int = 0
             uvicorn.Server(uvicorn.Config(app, port=number, log_level="error", lifespan="off"))
             for app, number in ((sink.asgi(), port), (ingress.app(), ports[1]))
         ]
-        tasks = [asyncio.create_task(work) for work in (sink.run(ending), world.live(), *(server._serve() for server in servers))]
+        tasks = [asyncio.create_task(work) for work in (sink.run(ending), world.live(), *(server.serve() for server in servers))]
         assert await until(world.clock, lambda: all(server.started for server in servers), 30.0)
         told_to_stop, loop = asyncio.Event(), asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(told_to_stop.set))

@@ -51,9 +51,9 @@ class Script:
 
     async def next_step(self) -> Step:
         """The next dispatched attempt."""
-        await self.world.until(lambda: len(self.world.steps_seen) > self._seen)
+        await self.world.until(lambda: len(self.world.node.steps_seen) > self._seen)
         self._seen += 1
-        return self.world.steps_seen[self._seen - 1]
+        return self.world.node.steps_seen[self._seen - 1]
 
     def say(self, kind: type[Any], step: Step, **fields: Any) -> None:
         """An outcome of this attempt."""

@@ -1,5 +1,6 @@
-"""One service, or a few, on the in-memory log under virtual time; the test plays what stands around them. What all such tests need: a log
-with topics, processes that are started, stopped and killed, what was written. `cluster/world` is the other one: all services, with faults.
+"""One service, or a few, on the in-memory log, mostly under virtual time; the test plays what stands around them. What all such tests need:
+a log with topics, processes that are started, stopped and killed, what was written. `cluster/world` is the other one: all services, with
+faults.
 """
 
 from __future__ import annotations
@@ -12,43 +13,74 @@ from typing import Any
 from infra.verify.checker import Scope
 from infra.verify.laws import LawKind
 from infra.verify.reading import verify
-from shared.clock import LoopClock
+from shared.clock import Clock, LoopClock
 from shared.contracts.outcome import OUTCOME
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, Record, TopicPartition
+from shared.kafka.port import Log, Message, Record, TopicPartition
 from shared.processing.provision import new_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
+from tests.support.cluster.processes import Process
+
+
+class JumpingClock(LoopClock):
+    """Virtual time whose wall clock a test may set: days pass without their seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead
 
 
 class Stage:
-    """`topics` are made at once. Use under `infra.lab.virtual_loop`."""
+    """`topics` are made at once, unless a log is given. Use under `infra.lab.virtual_loop`; to pause a process, or to kill it between any
+    two callbacks, under `cluster.processes`.
+    """
 
-    def __init__(self, topics: TopicSettings, *, clock: LoopClock | None = None, random: Random | None = None) -> None:
-        self.clock = clock or LoopClock()
-        self.log = MemoryLog(self.clock, random=random or Random(1))
+    def __init__(self, topics: TopicSettings, *, seed: int = 0, clock: Clock | None = None, log: Any = None) -> None:
+        self.random = Random(seed)
+        self.clock: Clock = clock or JumpingClock()
+        self.log: MemoryLog = MemoryLog(self.clock, random=Random(seed + 1)) if log is None else log
         self.topics = Topics(topics)
-        self.log.create(new_topics(self.topics))
-        self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
-        self._beside: set[asyncio.Task[Any]] = set()
-        """What else must end with the stage."""
+        if log is None:
+            self.log.create(new_topics(self.topics))
+        self._running: dict[str, tuple[Process, asyncio.Event, asyncio.Task[None]]] = {}
+        self._killed: list[tuple[Process, asyncio.Task[None]]] = []
 
     # Processes
 
-    def environment(self, process: str, random: Random, instance: str | None = None, **settings: Any) -> Environment:
-        return Environment(ClusterSettings(**settings), self.log.process(process), self.clock, random, self.topics, instance or process)
+    def process(self, name: str) -> Log:
+        """The log as a process of this name has it."""
+        return self.log.process(name)
+
+    def environment(self, process: str, instance: str | None = None, **settings: Any) -> Environment:
+        chance = Random(self.random.random())
+        return Environment(ClusterSettings(**settings), self.process(process), self.clock, chance, self.topics, instance or process)
 
     def run(self, name: str, service: Any) -> asyncio.Task[None]:
         """Begin a service, under the name of the process that its environment has."""
-        stop = asyncio.Event()
-        task = asyncio.create_task(service.run(stop))
-        self._running[name] = stop, task
+        process, stop = Process(name), asyncio.Event()
+        task = process.spawn(service.run(stop))
+        self._running[name] = process, stop, task
         return task
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP."""
+        self._running[name][0].pause()
+
+    def wake(self, name: str) -> None:
+        self._running[name][0].wake()
+
+    def gone(self) -> list[str]:
+        """Who ended by itself."""
+        return [name for name, (_, _, task) in self._running.items() if task.done()]
 
     async def stop(self, name: str) -> None:
         """SIGTERM, and the end of the process."""
-        stop, task = self._running.pop(name)
+        _, stop, task = self._running.pop(name)
         stop.set()
         await task
 
@@ -56,19 +88,20 @@ class Stage:
         """SIGKILL: nothing of the process runs on."""
         self.log.kill(name)
         if name in self._running:
-            _, task = self._running.pop(name)
+            process, _, task = self._running.pop(name)
+            process.kill()
             task.cancel()
-            self._beside.add(task)
+            self._killed.append((process, task))
 
     async def close(self) -> None:
         """Kill what runs. Of a service that ended by itself its error is raised."""
-        for name, (_, task) in list(self._running.items()):
+        for name, (_, _, task) in list(self._running.items()):
             if task.done():
                 task.result()
             self.kill(name)
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        for process, _ in self._killed:
+            await process.bury()
+        await asyncio.gather(*(task for _, task in self._killed), return_exceptions=True)
 
     # Records
 

@@ -37,9 +37,9 @@ class OllamaBackend:
 
     kind: str = "ollama"
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, endpoint: HttpEndpoint | None = None) -> None:
         self._settings = settings
-        self._endpoint = HttpEndpoint.of(settings, settings.base_url())
+        self._endpoint = endpoint or HttpEndpoint.of(settings, settings.base_url())
         self._tasks = OllamaTasks(self._endpoint, settings.keep_alive, settings.profile)
         stays = settings.keep_alive.startswith("-")  # then all do, pinned or not
         self._shown = ollama_models.ShownModels(

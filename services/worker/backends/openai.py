@@ -29,13 +29,13 @@ NODE_KIND_HEADER = "x-tutti-node"
 class OpenAIBackend:
     """One server and, where it needs one, an API key."""
 
-    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
+    def __init__(self, settings: WorkerSettings, clock: Clock, endpoint: HttpEndpoint | None = None) -> None:
         self.kind: str = "embedded" if settings.backend == "embedded" else "openai"
         self._settings = settings
         self._clock = clock
         self._listed: frozenset[str] = frozenset()
         self._list = ModelList()
-        self._endpoint = HttpEndpoint.of(settings, settings.base_url().removesuffix("/v1"))
+        self._endpoint = endpoint or HttpEndpoint.of(settings, settings.base_url().removesuffix("/v1"))
 
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         """As `Backend`."""

@@ -20,8 +20,6 @@ from infra.lab.simulators.ollama.parameters import Failures, ModelParameters, Pa
 from services.worker.backends.base import ModelCallFailed
 from services.worker.backends.http import failure_kind
 from services.worker.backends.ollama import OllamaBackend
-from services.worker.backends.ollama_models import ShownModels
-from services.worker.backends.ollama_tasks import OllamaTasks
 from services.worker.owner.manners import OwnerFacts, OwnerSettings
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
@@ -229,8 +227,5 @@ class _Lines:
 
 def backend_on(node: Node, settings: WorkerSettings) -> tuple[OllamaBackend, Endpoint]:
     """The real backend, with its connections to the simulated node."""
-    backend, endpoint = OllamaBackend(settings), Endpoint(node)
-    backend._endpoint = endpoint  # type: ignore[assignment]
-    backend._tasks = OllamaTasks(endpoint, settings.keep_alive, settings.profile)  # type: ignore[arg-type]
-    backend._shown = ShownModels(endpoint, lambda _: None, backend._tasks.pinned)  # type: ignore[arg-type]
-    return backend, endpoint
+    endpoint = Endpoint(node)
+    return OllamaBackend(settings, endpoint), endpoint  # type: ignore[arg-type]  # as much of an endpoint as it calls

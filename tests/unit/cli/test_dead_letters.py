@@ -174,7 +174,7 @@ async def _replayed_twice() -> None:
                 await world.clock.sleep(5.0)
         assert len(world.results()) == 3
         assert all(len(values) == 1 for values in world.results().values())
-        assert world.runs == 3
+        assert world.node.runs == 3
 
 
 def test_a_job_replayed_three_times_runs_once() -> None:
@@ -194,7 +194,7 @@ async def _replayed_at_once() -> None:
         world.log.write(TopicPartition(message.topic, 0), [message])
         await world.clock.sleep(5.0)
         assert len(world.results()) == 1
-        assert world.runs == 1
+        assert world.node.runs == 1
 
 
 def test_a_replay_is_recognised_by_the_planners_successor() -> None:

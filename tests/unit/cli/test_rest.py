@@ -105,6 +105,7 @@ async def test_a_tenant_is_named_where_it_is_not_the_keys() -> None:
     ("status", "code"),
     [
         (400, Exit.USAGE),
+        (401, Exit.USAGE),
         (404, Exit.NOT_FOUND),
         (409, Exit.USAGE),
         (413, Exit.USAGE),
@@ -115,13 +116,15 @@ async def test_a_tenant_is_named_where_it_is_not_the_keys() -> None:
     ],
 )
 async def test_an_error_is_its_message_and_a_code(status: int, code: Exit) -> None:
-    """The ingress's own sentence is shown."""
+    """The ingress's own sentence is shown; who lacks a key is told what gives it."""
     ingress = Ingress()
     ingress.answer = (status, {"error": {"code": "x", "message": "because"}})
     with pytest.raises(CommandExit) as caught:
         async with ingress.serving() as base, api(base) as connection:
             await connection.submit(Job(prompt="a"), PriorityClass.BATCH)
-    assert (caught.value.code, caught.value.message) == (code, "because")
+    assert caught.value.code is code
+    assert caught.value.message.split(" (TUTTI_API_KEY")[0] == "because"
+    assert ("TUTTI_API_KEY" in caught.value.message) == (status == 401)
 
 
 async def test_an_error_of_something_else_is_told() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from services.planner.deciding import attempts, funding
 from services.planner.deciding.admission import JobInput, accept
 from services.planner.draft import Draft, Publish, Stop
+from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
@@ -17,6 +20,7 @@ from services.planner.round import Round
 from services.planner.state import snapshots
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
+from shared.clock import ManualClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
@@ -27,6 +31,7 @@ from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
+from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN, Patterns
 from shared.patterns.port import Pattern
 
@@ -120,11 +125,8 @@ class Desk:
 
     def acknowledge(self, round_: Round) -> None:
         """What a home does once its append lies where it was expected."""
-        for group, events in (*round_.ledger.items(), *round_.events.items()):
-            for index, (_, value) in enumerate(events):
-                self._append(value)
-                for lies in round_.lies.get((group, index), ()):
-                    lies(len(self.history) - 1)
+        for value in appended(round_, len(self.history)):
+            self._append(value)
 
     def _append(self, value: bytes) -> None:
         self.history.append((len(self.history), value))
@@ -171,6 +173,21 @@ class Desk:
         replay.finish()
         self.acknowledge(round_)
         return round_
+
+
+def appended(draft: Draft, end: int) -> list[bytes]:
+    """The round's events, written by the planner's own appender to a quiet partition that ends there."""
+    written: list[bytes] = []
+
+    async def append(_: TopicPartition, messages: list[Message]) -> int:
+        written.extend(message.value or b"" for message in messages)
+        return end + len(written) - len(messages)
+
+    wiring = cast("Any", SimpleNamespace(writer=SimpleNamespace(append=append), clock=ManualClock()))
+    appender = Appender(wiring, TopicPartition("job-events", 0), cast("Any", SimpleNamespace(epoch=end - 1)))
+    with suppress(StopIteration):
+        appender.append(draft).send(None)
+    return written
 
 
 def job_input(job: dict[str, Any], offset: int = 0, id_: str | None = None, reply: ReplyTo | None = None) -> JobInput:

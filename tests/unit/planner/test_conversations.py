@@ -23,6 +23,7 @@ from shared.contracts.conversation import (
     TurnGranted,
     TurnRefused,
 )
+from tests.unit.planner.desk import appended
 
 DAY = 86_400.0
 OF = {"tenant": "t", "conversation": "c"}
@@ -51,11 +52,7 @@ class Owner:
         if due is not None:
             self.talks.on_due(round_, due)
         self.talks.kept.flush(round_)
-        for group, events in round_.ledger.items():
-            for index, (_, value) in enumerate(events):
-                self.events.append(ConversationChanged.model_validate_json(value))
-                for lies in round_.lies.get((group, index), ()):
-                    lies(len(self.events))
+        self.events += map(ConversationChanged.model_validate_json, appended(round_, len(self.events) + 1))
         return [effect for effect in round_.after if isinstance(effect, Tell)]
 
     def ask(self, job: str) -> TurnGranted | TurnRefused | None:

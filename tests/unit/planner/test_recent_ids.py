@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.draft import Draft
-from services.planner.state.kept_ids import DISTANCE, GROUP_IDS, NAME, KeptIds, packed, unpacked
+from services.planner.state.kept_ids import DISTANCE, GROUP_IDS, KeptIds, packed, unpacked
 from services.planner.state.recent_ids import EndedAt, RecentIds
 from shared.contracts.event import EVENT, IdsRemembered
+from tests.unit.planner.desk import appended
 
 COUNT, BLOCK, WALL = 2_000, 100, 1_700_000_000.0
 
@@ -28,10 +29,7 @@ class Owner:
         self.ids.kept.renew(round_, len(self.log), 20_000)
         first = len(self.log)
         self.log.extend(jobs)
-        for index, (_, value) in enumerate(round_.events.get(NAME, ())):
-            self.log.append(IdsRemembered.model_validate_json(value))
-            for lies in round_.lies[NAME, index]:
-                lies(len(self.log) - 1)
+        self.log += map(IdsRemembered.model_validate_json, appended(round_, len(self.log)))
         self.times.update(dict.fromkeys(range(first, len(self.log)), WALL + self.now))
         for offset, job in enumerate(jobs, first):
             if job is not None:

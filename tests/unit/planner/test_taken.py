@@ -17,6 +17,7 @@ from services.planner.state.taken import MANY_OUT, NOTHING, Offsets, packed, unp
 from services.planner.state.watermark import watermark
 from shared.contracts.event import EVENT
 from shared.contracts.taken import MOST_TAKEN, MOST_TAKEN_BYTES, TakenAhead
+from tests.unit.planner.desk import appended
 
 TOPIC, IDS = "jobs.batch@1", {"jobs.batch": "1"}
 
@@ -41,9 +42,7 @@ class Stage:
         upkeep(round_, expected, 100)
         events = [EVENT.validate_json(value) for found in round_.events.values() for _, value in found]
         if acknowledged:
-            for told in round_.lies.values():
-                for lies in told:
-                    lies(expected)
+            appended(round_, expected)
         return [event for event in events if isinstance(event, TakenAhead)]
 
     def watermark(self, position: int, last_own: int) -> int:

@@ -11,7 +11,6 @@ import pytest
 from infra.lab.virtual_loop import run
 from services.cache.semantic.cluster import TENANT, ClusterEmbedder
 from services.cache.semantic.embedding import EmbedderAway
-from shared.clock import LoopClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Answer
@@ -19,13 +18,11 @@ from shared.contracts.headers import Envelope, correlation_headers, envelope
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.reply import Final
 from shared.contracts.result import Result, Status
-from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.processing.outbox import Outbox
-from shared.processing.provision import ensure_topics
 from shared.service.asking import MOST_AT_ONCE, Asking
-from shared.topics import Topics
-from tests.support.ingress_world import environment
+from shared.topics import TopicSettings
+from tests.support.stage import Stage
 
 VECTOR = (0.6, 0.8)
 
@@ -35,14 +32,14 @@ def result(status: Status = Status.SUCCEEDED, **answer: object) -> Result:
     return Result(job="j_1", tenant=TENANT, status=status, answer=said, accepted_at=0.0, finished_at=0.0)
 
 
-class Cluster:
+class Cluster(Stage):
     """Answers embed jobs with `says`; before each it writes what is not meant for whoever asked."""
 
     def __init__(self) -> None:
-        self.clock, self.topics, self.jobs = LoopClock(), Topics(), list[tuple[Job, ReplyTo]]()
-        self.log, self.says = MemoryLog(self.clock), result()
+        super().__init__(TopicSettings())
+        self.jobs, self.says = list[tuple[Job, ReplyTo]](), result()
         self.outbox = Outbox(self.clock, "cache", self.topics)
-        self.asking = Asking(environment(self.log, self.topics, self.clock), self.outbox, "cache")
+        self.asking = Asking(self.environment("cache"), self.outbox, "cache")
         self.embedder = ClusterEmbedder(self.asking, "mini")
 
     async def answer(self) -> None:
@@ -70,7 +67,6 @@ class Cluster:
 def with_cluster(test: Callable[[Cluster], Awaitable[None]]) -> None:
     async def main() -> None:
         cluster = Cluster()
-        await ensure_topics(cluster.log, cluster.topics)
         with pytest.raises(EmbedderAway):
             await cluster.embedder.embed("before replies are read")
         producer = await cluster.log.producer(client_id="cache")
@@ -95,7 +91,7 @@ def test_a_text_becomes_a_vector_by_a_job_that_never_asks_the_cache() -> None:
         assert (job.texts, job.tenant, job.model, job.deadline_seconds) == (("how tall",), TENANT, "mini:latest", 5.0)
         assert job.cache is not None
         assert job.cache.mode == "off"
-        assert (reply.topic, reply.partition) == (cluster.topics.replies, cluster.topics.reply_partition("test-1"))
+        assert (reply.topic, reply.partition) == (cluster.topics.replies, cluster.topics.reply_partition("cache"))
         again = await asyncio.gather(*(cluster.embedder.embed(f"{number}") for number in range(20)))
         assert {one.by for one in again} == {made.by}
         cluster.says = result(digest="d2")

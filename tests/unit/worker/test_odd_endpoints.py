@@ -17,7 +17,6 @@ from services.worker.backends.base import Backend, Completion, ModelCall, ModelC
 from services.worker.backends.batching import BatchingBackend
 from services.worker.backends.foreign import MOST_CHARACTERS, guarded
 from services.worker.backends.ollama import OllamaBackend
-from services.worker.backends.ollama_models import ShownModels
 from services.worker.backends.openai import OpenAIBackend
 from services.worker.registration import MODELS_BYTES, Registration
 from services.worker.settings import WorkerSettings
@@ -94,17 +93,13 @@ class OddEndpoint:
 
 
 def ollama(answers: dict[str, Any], body: bytes = b"") -> Backend:
-    made = OllamaBackend(WorkerSettings())
     endpoint: Any = OddEndpoint(answers, body)
-    made._endpoint = endpoint
-    made._shown = ShownModels(endpoint, lambda _: None)
-    return made
+    return OllamaBackend(WorkerSettings(), endpoint)
 
 
 def openai(answers: dict[str, Any], body: bytes = b"") -> Backend:
-    made = OpenAIBackend(WorkerSettings(backend="openai"), ManualClock())
-    made._endpoint = OddEndpoint(answers, body)  # type: ignore[assignment]
-    return made
+    endpoint: Any = OddEndpoint(answers, body)
+    return OpenAIBackend(WorkerSettings(backend="openai"), ManualClock(), endpoint)
 
 
 def registration(backend: Backend, *models: str) -> Registration:

@@ -209,7 +209,7 @@ def test_an_idle_machine_is_put_to_sleep_and_its_node_is_there_when_it_wakes_up(
             assert [model.name for model in told.models] == ["small", "other"]
             assert desk.ran == [("suspend", "now; rm")]
             assert await offers(world) == {}
-            world.clock._epoch += 3_600  # it slept for an hour: the monotonic clock stood still
+            world.clock.ahead += 3_600  # it slept for an hour: the monotonic clock stood still
             await world.until(lambda: not asleep(world), 3)
             assert await offers(world) == {"r": 2}
             assert len(desk.ran) == 1

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from random import Random
 from typing import Any, TypeVar
 
 from infra.lab import virtual_loop
@@ -25,7 +24,7 @@ from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
 from shared.processing.blobs import Blobs
 from shared.topics import TopicSettings
-from tests.support.stage import Stage
+from tests.support.stage import JumpingClock, Stage
 
 Found = TypeVar("Found")
 NODE = "node-1"
@@ -58,6 +57,8 @@ class Running:
 class World(Stage):
     """What a test writes to a worker and reads of it."""
 
+    clock: JumpingClock
+
     def __init__(self, *, work_partitions: int = 4) -> None:
         super().__init__(TopicSettings(home_partitions=2, work_partitions=work_partitions, replies_partitions=2))
         self.blobs = Blobs(self.log, self.clock, self.topics, service="test", instance="test")
@@ -66,7 +67,7 @@ class World(Stage):
     def service(self, backend: Backend, node: str = NODE, process: str = "worker", **settings: Any) -> WorkerService:
         self.boots += 1
         own = {"grace_seconds": settings.pop("grace_seconds", 10.0), "dead_boot": settings.pop("dead_boot", "")}
-        environment = self.environment(process, Random(self.boots), f"{process}-{self.boots}", **own)
+        environment = self.environment(process, f"{process}-{self.boots}", **own)
         return build(environment, WorkerSettings(node=node, **({"slots": 2} | settings)), backend, Hardware(cpu_count=2))
 
     @asynccontextmanager
