@@ -46,8 +46,8 @@ format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff check --fix --quiet .
 
 test: fetch check ## All promises: check, then models, simulated clusters, integration on real components (see packages; Kafka is started for them).
-	$(PYTEST) -q -n auto -k 'not planted_bug' tests/model tests/simulated
-	$(PYTEST) -q -n $(or $(BROKERS),3) --dist loadgroup --no-loadscope-reorder -m 'not alone' tests/integration
+	$(PYTEST) -q -n auto --dist worksteal -k 'not planted_bug' tests/model tests/simulated
+	$(PYTEST) -q -n $(or $(BROKERS),3) --dist loadfile --no-loadscope-reorder -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration
 
 test-proofs: fetch ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka, and whether the bench works.

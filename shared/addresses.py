@@ -1,28 +1,22 @@
 """Addresses: which ones of others a service may call, whatever a caller, a page or a name server says. One rule for all that calls out.
 
 What is asked for is judged by its spelling (`parts_of`), and where its name leads by the addresses that the connection then really uses
-(`CheckedResolver`): a name that changes between two look-ups gains nothing.
+(`shared/resolvers.py`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
-
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 Network = IPv4Network | IPv6Network
 
 PORTS = {"http": 80, "https": 443}
 _EMBEDDING = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")))
 """IPv6 addresses that stand for an IPv4 one."""
-_LOOKUPS = 16
 _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
@@ -115,46 +109,3 @@ def is_odd(url: str) -> bool:
 def is_address(host: str) -> bool:
     """Whether a host that `parts_of` gave is an address, which no resolver is asked for."""
     return ":" in host or host.rpartition(".")[2].isdigit()
-
-
-class CheckedResolver(AbstractResolver):
-    """Leaves out addresses that are not allowed. What is left is what the connection is made to."""
-
-    def __init__(self, inner: AbstractResolver, allowed: Callable[[str], bool]) -> None:
-        self._inner, self._allowed = inner, allowed
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        kept = [each for each in await self._inner.resolve(host, port, family) if self._allowed(each["host"])]
-        if not kept:
-            raise OSError(None, "the name leads to no public address")
-        return kept
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-class NameServer(AbstractResolver):
-    """The system's resolver, in threads of its own: one that does not answer holds up nothing else. A name is asked for once at a time."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOKUPS, "names")
-        self._asked: dict[str, asyncio.Future[list[ResolveResult]]] = {}
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        key = f"{host}:{port}"
-        if key not in self._asked:
-            asked = self._asked[key] = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
-            asked.add_done_callback(lambda _: self._asked.pop(key, None))
-        return await asyncio.shield(self._asked[key])
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _look_up(host: str, port: int) -> list[ResolveResult]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    return [
-        ResolveResult(hostname=host, host=str(to[0]), port=port, family=family, proto=proto, flags=numeric)
-        for family, _, proto, _, to in found
-    ]

@@ -9,7 +9,7 @@ from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.conversation import Memory, Portion, Turn
 from shared.contracts.step import Step
 from shared.estimates import fewest_tokens
-from shared.patterns.data import NO_ORDERS, framed
+from shared.framing import NO_ORDERS, framed
 
 MOST_FOUND = 24
 """Facts, and half as many preferences, that stay when a model's are added to those that are known: the newest."""

@@ -9,16 +9,14 @@ from shared.contracts.job import OF_THE_INPUT, HeldJob, Input, InputRef, Job
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord, TooLarge
 from shared.estimates import fewest_tokens
-from shared.patterns import Patterns
 
 _REFERENCE_BYTES = 2_048
 """That an InputRef and what tutti fills in may take."""
 
 
-def input_of(job: Job, patterns: Patterns) -> Input:
-    """What goes into the blob. Raises TooLarge where a record cannot hold the job without it."""
-    pattern = patterns.current.get(job.pattern)
-    if pattern is None or not pattern.hands_on:
+def input_of(job: Job, *, hands_on: bool) -> Input:
+    """What goes into the blob. `hands_on`: of its pattern. Raises TooLarge where a record cannot hold the job without it."""
+    if not hands_on:
         raise TooLarge(f"a job of pattern {job.pattern} travels in a record whole; one holds at most {INLINE_BYTES} bytes of it")
     if isinstance(job, HeldJob) and job.input_ref is not None:
         raise TooLarge(f"a job by reference takes more than the {INLINE_BYTES} bytes that a record holds of it")

@@ -1,5 +1,7 @@
 """RedisStore: what everything that is kept in Redis stands on: a bounded pool whose every wait is bounded too, and one word for all that
 goes wrong. TLS: `rediss://…?ssl_ca_certs=/path/of/authorities.pem`.
+
+The library is imported with the first store: a service without one starts without it (decision 0068).
 """
 
 from __future__ import annotations
@@ -9,9 +11,6 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection
-from redis.exceptions import RedisError
 
 from shared.errors import ConfigurationError, StoreAway
 from shared.tls import client_context
@@ -53,6 +52,8 @@ class RedisStore:
 
         Nothing of ours runs here, so that no fault of ours is taken for a store that is away.
         """
+        from redis.exceptions import RedisError
+
         try:
             async with asyncio.timeout(seconds):
                 answer = await call
@@ -75,6 +76,10 @@ def _opened(url: str, *, connections: int, timeout_seconds: float) -> Any:
 
     Raises ConfigurationError of a URL that cannot be used, which may hold a password and is not shown.
     """
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.connection import SSLConnection
+    from redis.exceptions import RedisError
+
     try:
         pool: Any = BlockingConnectionPool.from_url(
             url,

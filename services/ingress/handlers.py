@@ -215,7 +215,7 @@ class Door:
         body, key = job.record(), None if client is OPEN else client.name
         if len(body) <= INLINE_BYTES:
             return NewJob(job, body, key=key)
-        given = input_of(job, self.offered.patterns)
+        given = input_of(job, hands_on=self.offered.patterns.hands_on(job.pattern))
         by_reference = held(job, given, await self.kept(job.tenant, given.to_bytes()))
         return NewJob(by_reference, by_reference.record(), HELD_JOB, key)
 

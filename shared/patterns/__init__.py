@@ -34,6 +34,11 @@ class Patterns:
         """The one that a job in flight is pinned to."""
         return self._all.get((name, version))
 
+    def hands_on(self, name: str) -> bool:
+        """Whether a new job of this pattern may have its input in a blob (`Pattern.hands_on`)."""
+        pattern = self.current.get(name)
+        return pattern is not None and pattern.hands_on
+
     def read(self, job: Job) -> tuple[Pattern, PatternInput]:
         """Which pattern a new job gets, and its input. Raises UnknownPattern, InvalidInput."""
         pattern = self.current.get(job.pattern)

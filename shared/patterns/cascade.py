@@ -33,12 +33,12 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.framing import NO_ORDERS, TOLD, framed
 from shared.patterns.chain import Gate, StepReview, gate_reason, gate_verdict, job_input, judge_by, rejected
 from shared.patterns.comparison import Baseline, Spent
-from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
+from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit, text_of
 from shared.patterns.control import Control, decide
 from shared.patterns.critiquing import found
-from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.final_answer import FinalAnswer
 from shared.patterns.port import Pattern
 from shared.patterns.samples import Gathered, collect, question, sample

@@ -40,9 +40,9 @@ from shared.contracts.review import Decision, ReviewRules
 from shared.contracts.step import StepRequest
 from shared.contracts.verdict import CritiqueVerdict
 from shared.errors import InvalidInput, TooLarge
-from shared.patterns.context import Context, StepError, chat, stop_at_limit
+from shared.framing import NO_ORDERS, framed
+from shared.patterns.context import Context, StepError, chat, stop_at_limit, text_of
 from shared.patterns.critiquing import critiqued, found, said
-from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.tool_use import ask_with_tools
 from shared.validators.checks import CheckedSet

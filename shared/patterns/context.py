@@ -51,6 +51,14 @@ def stop_at_limit(*ends: Any) -> None:
             raise StepError(end)
 
 
+def text_of(answer: Answer, whose: str) -> str:
+    """The answer's text. Raises StepError (`too_large`) for one by reference, which a pattern cannot read."""
+    if answer.blob is not None:
+        message = f"{whose}: its answer of {answer.blob.size} bytes is too large to go on with"
+        raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
+    return answer.text
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Command: do this step. Awaiting it gives the Answer or raises StepError."""

@@ -16,9 +16,9 @@ from shared.contracts.conversation import ContextRef, Memory
 from shared.contracts.critique import MOST_POLICIES, Guard
 from shared.contracts.failure import Failure
 from shared.contracts.job import HeldJob, Job
+from shared.framing import NO_ORDERS
 from shared.patterns.context import EXPLANATION_BYTES, Context
 from shared.patterns.control import Control, decide
-from shared.patterns.data import NO_ORDERS
 
 AGENT = "summarise"
 _LEAST_CALLS = 4

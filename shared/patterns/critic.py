@@ -26,11 +26,11 @@ from shared.contracts.chat import Answer, ChatMessage, FinishReason
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.framing import NO_ORDERS, framed
 from shared.patterns.chain import job_input
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.critiquing import critiqued
-from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.judging import Judge, Verdict, judged, preferred, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question

@@ -11,8 +11,8 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import InputRef
 from shared.contracts.step import StepRequest
 from shared.contracts.verdict import CritiqueVerdict
+from shared.framing import framed
 from shared.patterns.context import Context, StepError
-from shared.patterns.data import framed
 
 _MOST_TEXTS = 4_000
 _MOST_SAID = 16

@@ -26,10 +26,10 @@ from shared.contracts.chat import Answer, Options
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.framing import NO_ORDERS, framed
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.control import Control, decide, narrowed
-from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.final_answer import FinalAnswer
 from shared.patterns.port import Pattern
 from shared.patterns.samples import TEMPERATURE, question

@@ -27,10 +27,10 @@ from shared.contracts.failure import Failure
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.framing import NO_ORDERS, TOLD, framed
 from shared.patterns.chain import job_input
-from shared.patterns.context import Context, Pool, StepError, stop_at_limit
+from shared.patterns.context import Context, Pool, StepError, stop_at_limit, text_of
 from shared.patterns.control import Control, decide, narrowed
-from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.single import request_of
 from shared.patterns.tool_use import ask_with_tools

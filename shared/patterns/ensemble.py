@@ -24,9 +24,9 @@ from shared.contracts.base import ModelName, PositiveSeconds
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
+from shared.framing import NO_ORDERS, framed
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, chat, explained, stop_at_limit
-from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import Gathered, collect, patience, question, sample
 

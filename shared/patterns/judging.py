@@ -15,10 +15,10 @@ from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.framing import NO_ORDERS, framed
 from shared.patterns.comparison import COMPARED_CHARACTERS
 from shared.patterns.context import Context, StepError, stop_at_limit
 from shared.patterns.control import Control, decide
-from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.port import PatternInput
 from shared.validators.checks import occurs
 

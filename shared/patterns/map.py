@@ -28,9 +28,9 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.framing import NO_ORDERS, TOLD, framed
 from shared.patterns.chain import job_input, names_in, render
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
-from shared.patterns.data import NO_ORDERS, TOLD, framed
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.tool_use import ask_with_tools
 

@@ -20,10 +20,10 @@ from shared.contracts.job import HeldJob, InputRef, Job
 from shared.contracts.step import StepRequest
 from shared.contracts.verdict import CritiqueVerdict, Direction, Finding, Flagged
 from shared.errors import InvalidInput
+from shared.framing import NO_ORDERS
 from shared.patterns.context import Context, StepError, chat
 from shared.patterns.conversation import as_seen
 from shared.patterns.critiquing import critiqued, said
-from shared.patterns.data import NO_ORDERS
 from shared.patterns.judging import Judge, judged, readable
 from shared.patterns.samples import question
 from shared.patterns.single import request_of

@@ -18,9 +18,9 @@ from shared.contracts.base import free_json
 from shared.contracts.chat import TOOLS, Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Context, StepError
+from shared.framing import NO_ORDERS, TOLD, framed
+from shared.patterns.context import Context, StepError, text_of
 from shared.patterns.control import ROOM, first_object
-from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.samples import behind
 from shared.validators.schema import NotDecided, schema_faults
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from services.ingress.callbacks.port import Heard
 from services.ingress.callbacks.rendering import delivery_id
-from services.ingress.callbacks.sending import Heard
 from services.ingress.settings import CallbackSettings
 from shared.clock import SystemClock
 from shared.contracts.callback import Callback

@@ -39,7 +39,7 @@ from tests.support.certificates import Authority
 from tests.support.joining import Machine
 from tests.support.native import started_kafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240), pytest.mark.xdist_group("guarded")]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
 
 PREFIX = "acl-"
 WORD = "pass-word-of-"

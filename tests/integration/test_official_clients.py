@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from infra.native.cluster import LocalCluster
 from infra.native.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180), pytest.mark.xdist_group("clients")]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 CHAT, EMBED, SLOW = "llama3.2:1b", "all-minilm", "slow:1"
 MODELS = [

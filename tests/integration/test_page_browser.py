@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.page_world import PROMPT, MadeUpIngress, PageWorld, served
 
-pytestmark = [pytest.mark.chromium, pytest.mark.timeout(240), pytest.mark.xdist_group("page")]
+pytestmark = [pytest.mark.chromium, pytest.mark.timeout(240)]
 JOBS = 10_000
 FIRST_PAINT_SECONDS, ALL_ROWS_SECONDS, FILTER_SECONDS = 1.5, 12.0, 0.1
 ALL = re.compile(r" of (9,9|1\d,\d)\d\d jobs")

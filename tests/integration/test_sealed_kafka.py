@@ -37,7 +37,7 @@ from shared.settings import ClusterSettings
 from tests.support.native import KAFKA_FOLDERS
 from tests.support.sealing import keys_file
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180), pytest.mark.xdist_group("sealed")]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 PROMPT, ASIDE, CLEAR = "Zaubernusszweig", "Quittenmarmelade", "Kiefernzapfenkrone"
 """Words of prompts; the last one's producer seals nothing."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.ingress.callbacks.deliveries import Deliveries
-from services.ingress.callbacks.sending import Heard
+from services.ingress.callbacks.port import Heard
 from shared.kafka.port import Record
 from shared.processing.window import Window
 from tests.support.cluster.faults import FaultMix, drawn

@@ -12,8 +12,8 @@
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
 
 With TUTTI_TEST_CONTAINERS=docker-compose.yml `kafka`, `redis_url` and `mongo_url` are containers (tests/support/containers.py).
-Test processes that run beside each other (`-n`) have a broker, a Redis and a range of ports each. A module whose cluster or browser is
-started once for all of its tests is a group (`xdist_group`, `--dist loadgroup`): one process runs it, so that it is started once indeed.
+Test processes that run beside each other (`-n`) have a broker, a Redis and a range of ports each, and run whole modules (`--dist
+loadfile`): a cluster or browser that a module starts once is started once indeed.
 A component that cannot be had skips the test on a laptop and fails it where it is required (`required`).
 """
 

@@ -8,9 +8,9 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from services.ingress.callbacks.allowed import rules_of
+from services.ingress.callbacks.allowed import CallbackRules, rules_of
+from services.ingress.callbacks.port import Heard, Post
 from services.ingress.callbacks.rendering import body_of, delivery_id, headers_of
-from services.ingress.callbacks.sending import Heard, HttpPost, Post
 from services.ingress.settings import CallbackSettings
 from shared.clock import until, within
 from shared.contracts import headers
@@ -63,13 +63,19 @@ class _Telling:
         return self.delivery.result.tenant
 
 
+def _post_of(settings: CallbackSettings, rules: CallbackRules) -> Post:
+    from services.ingress.callbacks.sending import HttpPost  # and an HTTP client that nobody else needs
+
+    return HttpPost(settings, rules)
+
+
 class Deliveries:
     """One per instance; all of a cluster are one group."""
 
     def __init__(self, environment: Environment, settings: CallbackSettings, outbox: Outbox) -> None:
         """Raises ConfigurationError."""
         self._env, self._settings, self._outbox, self.rules = environment, settings, outbox, rules_of(settings)
-        self.post: Post = HttpPost(settings, self.rules)
+        self.post: Post | None = _post_of(settings, self.rules) if self.rules.any else None
         self._clock, self._topics, self._wake = environment.clock, environment.topics, asyncio.Event()
         self._lanes: HostLanes[_Telling] = HostLanes(settings.lanes)
         self._sends: set[asyncio.Task[None]] = set()
@@ -114,7 +120,8 @@ class Deliveries:
         finally:
             for send in self._sends:
                 send.cancel()
-            await self.post.close()
+            if self.post is not None:
+                await self.post.close()
 
     def _drop_lost(self) -> None:
         self._lanes.take_out(lambda telling: telling.window.lost)
@@ -187,6 +194,7 @@ class Deliveries:
     async def _told(self, telling: _Telling) -> Heard:
         result = telling.delivery.result
         assert result.callback is not None, "it was admitted"
+        assert self.post is not None, "where callbacks are taken"
         body, keys = body_of(result, self._settings.public_url), self.rules.secrets_of(result.callback, result.tenant)
         began = self._clock.monotonic()
         heard = await self.post(result.callback.url, headers_of(delivery_id(result), body, keys, self._clock.wall()), body)

@@ -6,37 +6,20 @@ import asyncio
 import re
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from services.ingress.callbacks.allowed import CallbackRules
+from services.ingress.callbacks.port import Heard
 from services.ingress.settings import CallbackSettings
-from shared.addresses import CheckedResolver, NameServer
 from shared.errors import ConfigurationError
+from shared.resolvers import CheckedResolver, NameServer
 
 _READ_BYTES = 4_096
 """Of an answer: the connection of a longer one is not used again."""
 _SECONDS = re.compile(r"[0-9]{1,7}")
-
-
-class Heard(NamedTuple):
-    """`why`: in a few words, where it was not taken. `again_seconds`: the receiver's own wish."""
-
-    taken: bool
-    why: str = ""
-    again_seconds: float | None = None
-    gone: bool = False
-    """The receiver wants no more of it."""
-
-
-class Post(Protocol):
-    """How deliveries go out. Never raises but when cancelled."""
-
-    async def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Heard: ...
-    async def close(self) -> None: ...
 
 
 class HttpPost:

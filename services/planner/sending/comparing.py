@@ -18,12 +18,12 @@ from shared.contracts.ids import Maker, digest_of
 from shared.contracts.job import HeldJob, Job
 from shared.contracts.result import Status
 from shared.derived import comparison_id
+from shared.framing import TOLD
 from shared.kafka.port import Message
 from shared.patterns.auto import AUTO
 from shared.patterns.chain import job_input
 from shared.patterns.compare import COMPARE, CompareInput
 from shared.patterns.comparison import COMPARED_CHARACTERS, Spent
-from shared.patterns.data import TOLD
 from shared.patterns.judging import readable
 from shared.patterns.single import SINGLE
 from shared.telemetry import logs, metrics

@@ -86,7 +86,8 @@ class Effects:
         Raises TooLarge where it cannot be sent.
         """
         if isinstance(given, JobInput) and given.large:
-            self.inputs.send_on(record, given, input_of(given.job, self._book.policy.patterns), self.owed.hold(record.topic, record.offset))
+            hands_on = self._book.policy.patterns.hands_on(given.job.pattern)
+            self.inputs.send_on(record, given, input_of(given.job, hands_on=hands_on), self.owed.hold(record.topic, record.offset))
             return True
         elsewhere = onward(record, given, here, homes)
         if elsewhere is not None:

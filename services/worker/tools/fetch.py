@@ -19,8 +19,9 @@ from yarl import URL
 from services.worker.backends.base import ModelCallFailed
 from services.worker.tools.calling import ToolCall, refused, text_argument
 from services.worker.tools.declared import HttpTool
-from shared.addresses import PORTS, CheckedResolver, NameServer, NotAllowed, is_odd, is_public
+from shared.addresses import PORTS, NotAllowed, is_odd, is_public
 from shared.contracts.failure import FailureKind as K
+from shared.resolvers import CheckedResolver, NameServer
 
 MOST_HOPS = 4
 MOST_BYTES = 1024 * 1024

@@ -11,7 +11,7 @@ from random import Random
 from tempfile import gettempdir
 from typing import Any
 
-from services.ingress.callbacks.sending import Heard
+from services.ingress.callbacks.port import Heard
 from services.ingress.settings import CallbackSettings
 
 HOSTS = ("hooks-1.example", "hooks-2.example", "hooks-3.example")

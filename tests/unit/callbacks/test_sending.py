@@ -12,11 +12,12 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from services.ingress.callbacks.allowed import CallbackRules
-from services.ingress.callbacks.sending import Heard, HttpPost
+from services.ingress.callbacks.port import Heard
+from services.ingress.callbacks.sending import HttpPost
 from services.ingress.settings import CallbackSettings
-from shared.addresses import NameServer
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
+from shared.resolvers import NameServer
 from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint, serving
 
 LOCAL = "127.0.0.0/8"
@@ -161,7 +162,7 @@ async def test_a_name_server_that_does_not_answer_is_asked_once(monkeypatch: pyt
         over.wait(1.0)
         raise OSError("gone")
 
-    monkeypatch.setattr("shared.addresses.socket.getaddrinfo", slow)
+    monkeypatch.setattr("shared.resolvers.socket.getaddrinfo", slow)
     names = NameServer()
     waits = [asyncio.create_task(names.resolve("dead.example", 443)) for _ in range(20)]
     await SystemClock().sleep(0.05)

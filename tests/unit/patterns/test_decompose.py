@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns.data import TOLD
+from shared.framing import TOLD
 from shared.patterns.decompose import DECOMPOSE, DecomposeInput, Plan, faults
 from tests.support.scripted import DOWN, Played, Reply, Script, crashes_alike, play, team
 

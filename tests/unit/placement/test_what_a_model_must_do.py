@@ -13,7 +13,6 @@ from shared.contracts.job import Job
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.step import Step
 from shared.inputs import held, input_of
-from shared.patterns import BUILT_IN
 from shared.placement.choosing import Chosen, choose
 from shared.placement.demand import demand_of
 from shared.placement.filters import NodeView, Unplaceable, candidates
@@ -69,7 +68,7 @@ def test_a_prompt_by_reference_asks_for_the_same(text: str, operation: Operation
     asked = Job(operation=operation, system=None if operation is Operation.EMBED else text, **given)
     blob = BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=1, written_at=0)
     prefix = None if operation is Operation.EMBED else text * 100
-    inline, reference = input_of(asked, BUILT_IN), held(asked, input_of(asked, BUILT_IN), blob).input_ref
+    inline, reference = input_of(asked, hands_on=True), held(asked, input_of(asked, hands_on=True), blob).input_ref
     fields = {"operation": operation, "prefix": prefix, "options": Options(max_tokens=1_000)}
     there = demand_of(step(messages=inline.messages, prompt=inline.prompt, texts=inline.texts, **fields))
     by_reference = demand_of(step(input_ref=reference, **fields))

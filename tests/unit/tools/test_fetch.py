@@ -16,8 +16,9 @@ from services.worker.tools import fetch
 from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import HttpTool
 from services.worker.tools.fetch import HttpFetch, check_address, readable_text
-from shared.addresses import CheckedResolver, NotAllowed, is_public
+from shared.addresses import NotAllowed, is_public
 from shared.contracts.failure import FailureKind as K
+from shared.resolvers import CheckedResolver
 from tests.support.ingress_world import until
 from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
 

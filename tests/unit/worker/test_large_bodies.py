@@ -10,7 +10,6 @@ from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.inputs import held, input_of
-from shared.patterns import BUILT_IN
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
 
@@ -35,7 +34,7 @@ def test_an_input_by_reference_is_what_the_model_reads() -> None:
 
     async def scenario(world: World) -> None:
         asked = Job(messages=(ChatMessage(role="user", content="x" * 100_000),), system="Be brief.", tools=({"type": "function"},))
-        given = input_of(asked, BUILT_IN)
+        given = input_of(asked, hands_on=True)
         reference = held(asked, given, await world.blobs.store("default", given.to_bytes())).input_ref
         backend = ScriptedBackend()
         async with world.worker(backend):
@@ -55,7 +54,7 @@ def test_an_input_by_reference_is_what_the_model_reads() -> None:
 async def by_reference(world: World, number: int = 1) -> Step:
     """A step of 100 kB."""
     asked = Job(messages=(ChatMessage(role="user", content="x" * 100_000),))
-    given = input_of(asked, BUILT_IN)
+    given = input_of(asked, hands_on=True)
     return step(number, input_ref=held(asked, given, await world.blobs.store("default", given.to_bytes())).input_ref)
 
 
@@ -110,7 +109,7 @@ def test_inputs_by_reference_come_one_a_slot() -> None:
 
     async def scenario(world: World) -> None:
         asked = Job(texts=("x" * 100_000,))
-        given = input_of(asked, BUILT_IN)
+        given = input_of(asked, hands_on=True)
         reference = held(asked, given, await world.blobs.store("default", given.to_bytes())).input_ref
         backend = ScriptedBackend(Script(pause=1.0))
         async with world.worker(backend, slots=1, capabilities=("embed",)):
