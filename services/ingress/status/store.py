@@ -25,7 +25,8 @@ return 1
 """KEYS: positions, jobs...; ARGV: partition, next offset, epoch, ttl, statuses..."""
 
 
-_POSITIONS = TypeAdapter(dict[int, Annotated[str, Field(pattern=r"^[0-9]{1,19} -?[0-9]{1,19}$")]])
+_Lies = Annotated[str, Field(pattern=r"^[0-9]{1,19} -?[0-9]{1,19}$")]
+_POSITIONS = TypeAdapter(dict[int, _Lies])
 _SCANNED = 500
 """Keys that one call looks at."""
 
