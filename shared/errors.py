@@ -28,6 +28,12 @@ What came of a *step* or *job* is not an exception but a `shared.contracts.Failu
 
 from __future__ import annotations
 
+from typing import Any
+
+
+def _unchanged(kind: type[TuttiError], *args: Any) -> TuttiError:
+    return kind.__new__(kind, *args)
+
 
 class TuttiError(Exception):
     """Something went wrong inside tutti."""
@@ -37,6 +43,10 @@ class TuttiError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or self.__class__.__name__).strip().splitlines()[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as it is: its constructor takes other things than it keeps."""
+        return _unchanged, (type(self), *self.args), self.__dict__
 
     @property
     def message(self) -> str:

@@ -7,12 +7,36 @@ The library is imported with the first store: a service without one starts witho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import ConfigurationError, StoreAway
 from shared.tls import client_context
+
+T = TypeVar("T")
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+"""Of an answer that nobody reads."""
+MANY: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
+NUMBER = TypeAdapter(int)
+SCANNED = TypeAdapter(tuple[int, list[bytes]])
+_NONSENSE = "what Redis answers is no answer"
+
+
+def formed(answer: Any, form: TypeAdapter[T]) -> T:
+    """A part of an answer. Raises StoreAway."""
+    try:
+        return form.validate_python(answer)
+    except ValidationError:
+        raise StoreAway(_NONSENSE) from None
+
+
+def exactly(found: list[T], count: int) -> list[T]:
+    """One for each that was asked for. Raises StoreAway."""
+    if len(found) != count:
+        raise StoreAway(_NONSENSE)
+    return found
 
 
 class RedisStore:
@@ -22,22 +46,24 @@ class RedisStore:
         """`timeout_seconds`: of each exchange. Raises ConfigurationError."""
         self.redis = _opened(url, connections=connections, timeout_seconds=timeout_seconds)
 
-    @asynccontextmanager
-    async def answering(self, seconds: float | None = None) -> AsyncIterator[None]:
-        """Whatever goes wrong, an answer of another shape too, is StoreAway; so is what takes longer altogether. Its words are not
-        Redis's: those may quote what it holds.
+    async def asked(self, call: Awaitable[Any], form: TypeAdapter[T], seconds: float | None = None) -> T:
+        """What Redis answers to a call of the library's, in this form. Whatever goes wrong, an answer of another form too, is StoreAway;
+        so is what takes longer altogether. Its words are not Redis's: those may quote what it holds.
+
+        Nothing of ours runs here, so that no fault of ours is taken for a store that is away.
         """
         from redis.exceptions import RedisError
 
         try:
             async with asyncio.timeout(seconds):
-                yield
+                answer = await call
         except TimeoutError:
             raise StoreAway("Redis has not answered in time") from None
         except (RedisError, OSError) as error:
             raise StoreAway(f"Redis does not do what it is asked for ({type(error).__name__})") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreAway(f"what Redis answers is no answer ({type(error).__name__})") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # the library reads an answer that is none
+            raise StoreAway(_NONSENSE) from error
+        return formed(answer, form)
 
     async def close(self) -> None:
         """With all connections."""

@@ -34,7 +34,7 @@ class DeadLetterCapSettings(BaseModel):
     """Fewer dead letters stop nothing."""
 
 
-class SealingSettings(BaseModel):
+class _SealingSettings(BaseModel):
     """Bodies sealed at rest in Kafka (`shared.sealing`): the same for every process of a cluster."""
 
     keys_file: Sentence = ""
@@ -70,7 +70,7 @@ class KafkaSettings(BaseSettings):
     """Better in a file: an environment is seen by whoever may look at the process."""
     kafka_sasl_password_file: Sentence = ""
     """Instead of the variable: a file that holds the password and nothing else."""
-    sealing: SealingSettings = SealingSettings()
+    sealing: _SealingSettings = _SealingSettings()
     """Bodies at rest (`shared/sealing`)."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 from shared.errors import ConfigurationError, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TuttiError
 
@@ -38,6 +39,9 @@ class CommandExit(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message)
 
 
 def stop_for(error: TuttiError) -> CommandExit:

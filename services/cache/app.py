@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.cache.admin_api import build_admin
-from services.cache.port import CacheStore, Meanings, Purge
+from services.cache.port import CacheStore, Purge
 from services.cache.redis_store import NothingKept, RedisCache
-from services.cache.semantic.meanings import build_meanings
+from services.cache.semantic.meanings import Meanings, build_meanings
 from services.cache.serving import Serving
 from services.cache.settings import CacheSettings
 from shared.kafka.assignor import HomeAssignor

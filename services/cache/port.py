@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 from pydantic import ConfigDict
 
 from shared.contracts.base import Contract, JobId, Label, ModelName, Tenant
-from shared.contracts.cache import CacheFill, CacheLookup, Fingerprint, Lifetime, Marks, Meaning
+from shared.contracts.cache import CacheFill, Fingerprint, Lifetime, Marks, Meaning
 from shared.contracts.chat import Answer, Served
 from shared.contracts.usage import Usage
 
@@ -100,29 +100,6 @@ class CacheStore(Protocol):
 
     async def ping(self) -> None:
         """Whether it is there."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class Meanings(Protocol):
-    """Semantic lookups. Raises nothing: what it cannot say is no hit. Bounded in time by itself."""
-
-    @property
-    def trouble(self) -> str | None:
-        """Why it finds nothing at present."""
-        ...
-
-    async def run(self) -> None:
-        """What it does beside, for ever."""
-        ...
-
-    async def near(self, lookups: Sequence[CacheLookup]) -> list[tuple[FoundEntry, float] | None]:
-        """Of each, whose `meaning` is set, an entry that may be served to it and its similarity; one a lookup, in their order."""
-        ...
-
-    async def learn(self, entries: Sequence[CacheEntry]) -> None:
-        """These are kept, each with a `meaning`. Returns at once."""
         ...
 
     async def close(self) -> None: ...

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from services.cache.port import BARRED, FORM, CacheEntry, Finding, FoundEntry, Purge
 from services.cache.settings import CacheSettings
 from shared.errors import StoreAway
-from shared.redis_client import RedisStore
+from shared.redis_client import ANYTHING, MANY, NUMBER, SCANNED, RedisStore, exactly, formed
 
 _PURGE_SECONDS = 2.0
 """Of one call of a purge, which many others may be waiting behind."""
@@ -30,6 +30,10 @@ redis.call('HSET', KEYS[2], ARGV[1], now + tonumber(ARGV[2]))
 return redis.call('DEL', KEYS[1])
 """
 """KEYS: entry, barred; ARGV: fingerprint, seconds, the most."""
+_UNTIL = TypeAdapter(tuple[list[int | None], tuple[int, int]])
+"""Until when each key is barred, and Redis's own time."""
+
+_INFO, _NUMBERS = TypeAdapter(dict[str, Any]), TypeAdapter(dict[str, int])
 
 
 class RedisCache(RedisStore):
@@ -50,74 +54,67 @@ class RedisCache(RedisStore):
         for key in keys:
             pipeline.get(self._entries + key)
             pipeline.pttl(self._entries + key)
-        async with self.answering(self._seconds):
-            barred, (now, _), *rest = await pipeline.execute(raise_on_error=False)
-            found = [
-                BARRED if _until(until) > now else _entry(key, value, left)
-                for key, until, value, left in zip(keys, barred, rest[::2], rest[1::2], strict=True)
-            ]
-        if odd := [
-            self._entries + key for key, one, value in zip(keys, found, rest[::2], strict=True) if one is None and value is not None
-        ]:
-            async with self.answering(self._seconds):
-                await self.redis.unlink(*odd)
+        answer = await self.asked(pipeline.execute(raise_on_error=False), MANY, self._seconds)
+        barred, values = _barred(answer[:2], keys), answer[2::2]
+        found = [
+            BARRED if bar else _entry(key, value, left) for key, bar, value, left in zip(keys, barred, values, answer[3::2], strict=True)
+        ]
+        odd = [self._entries + key for key, one, value in zip(keys, found, values, strict=True) if one is None and value is not None]
+        if odd:
+            await self.asked(self.redis.unlink(*odd), ANYTHING, self._seconds)
         return found
 
     async def keep(self, entries: Sequence[CacheEntry]) -> None:
-        async with self.answering(self._seconds):
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.hmget(self._barred, [entry.key for entry in entries])
-            pipeline.time()
-            barred, (now, _) = await pipeline.execute()
-            pipeline = self.redis.pipeline(transaction=False)
-            for entry, until in zip(entries, barred, strict=True):
-                if _until(until) <= now:
-                    pipeline.set(self._entries + entry.key, entry.to_bytes(), px=max(1, round(entry.ttl * 1000)))
-            await pipeline.execute()
+        keys = [entry.key for entry in entries]
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.hmget(self._barred, keys)
+        pipeline.time()
+        barred = _barred(await self.asked(pipeline.execute(), MANY, self._seconds), keys)
+        pipeline = self.redis.pipeline(transaction=False)
+        for entry, bar in zip(entries, barred, strict=True):
+            if not bar:
+                pipeline.set(self._entries + entry.key, entry.to_bytes(), px=max(1, round(entry.ttl * 1000)))
+        await self.asked(pipeline.execute(), ANYTHING, self._seconds)
 
     async def purge(self, which: Purge, *, dry: bool) -> int:
         count, cursor = 0, 0
         while True:
-            async with self.answering(_PURGE_SECONDS):
-                cursor, names = await self.redis.scan(cursor, match=_escaped(self._entries) + "*", count=_SCANNED)
-                values = await self.redis.mget(names) if names else []
-                hit = {
-                    name: entry
-                    for name, value in zip(names, values, strict=True)
-                    if (entry := _read(value)) is not None and which.holds(entry)
-                }
-                if hit and not dry:
-                    await self.redis.unlink(*hit)
-                    if self.purged is not None:
-                        await self.purged(list(hit.values()))
+            scan = self.redis.scan(cursor, match=_escaped(self._entries) + "*", count=_SCANNED)
+            cursor, names = await self.asked(scan, SCANNED, _PURGE_SECONDS)
+            values = exactly(await self.asked(self.redis.mget(names), MANY, _PURGE_SECONDS), len(names)) if names else []
+            entries = ((name, _read(value)) for name, value in zip(names, values, strict=True))
+            hit = {name: entry for name, entry in entries if entry is not None and which.holds(entry)}
+            if hit and not dry:
+                await self.asked(self.redis.unlink(*hit), ANYTHING, _PURGE_SECONDS)
+                if self.purged is not None:
+                    await self.purged(list(hit.values()))
             count += len(hit)
             if not cursor:
                 return count
 
     async def bar(self, key: str, seconds: float) -> bool:
-        async with self.answering(_PURGE_SECONDS):
-            gone = await self._bar(keys=[self._entries + key, self._barred], args=[key, max(1, round(seconds)), MOST_BARRED])
-        if int(gone) < 0:
+        bar = self._bar(keys=[self._entries + key, self._barred], args=[key, max(1, round(seconds)), MOST_BARRED])
+        gone = await self.asked(bar, NUMBER, _PURGE_SECONDS)
+        if gone < 0:
             raise StoreAway(f"more than {MOST_BARRED} entries are barred")
         return bool(gone)
 
     async def stats(self) -> Mapping[str, int]:
-        async with self.answering(_PURGE_SECONDS):
-            info = await self.redis.info()
-            space = info.get("db0", {})
-            return {
-                "entries": int(space.get("keys", 0)),
-                "barred": int(await self.redis.hlen(self._barred)),
-                "bytes": int(info["used_memory"]),
-                "most_bytes": int(info.get("maxmemory", 0)),
-                "evicted": int(info["evicted_keys"]),
-                "expired": int(info["expired_keys"]),
-            }
+        info = await self.asked(self.redis.info(), _INFO, _PURGE_SECONDS)
+        space = formed(info.get("db0", {}), _INFO)
+        said = {
+            "entries": space.get("keys", 0),
+            "barred": await self.asked(self.redis.hlen(self._barred), NUMBER, _PURGE_SECONDS),
+            "bytes": info.get("used_memory"),
+            "most_bytes": info.get("maxmemory", 0),
+            "evicted": info.get("evicted_keys"),
+            "expired": info.get("expired_keys"),
+        }
+        return formed(said, _NUMBERS)
 
     async def ping(self) -> None:
         """With patience: it may be the first word to a store that is far, and tells whether it is there, not how fast."""
-        async with self.answering(_PURGE_SECONDS):
-            await self.redis.ping()
+        await self.asked(self.redis.ping(), ANYTHING, _PURGE_SECONDS)
 
 
 class NothingKept:
@@ -145,8 +142,10 @@ class NothingKept:
         return None
 
 
-def _until(value: Any) -> int:
-    return 0 if value is None else int(value)
+def _barred(answer: Any, keys: Sequence[str]) -> list[bool]:
+    """Of each key, by Redis's own time. Raises StoreAway."""
+    until, (now, _) = formed(answer, _UNTIL)
+    return [(each or 0) > now for each in exactly(until, len(keys))]
 
 
 def _read(value: Any) -> CacheEntry | None:

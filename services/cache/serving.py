@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from services.cache.flights import Flights
 from services.cache.handlers import CacheRecord, missed, read_asked, served
-from services.cache.port import BARRED, CacheEntry, CacheStore, Finding, FoundEntry, Meanings
+from services.cache.port import BARRED, CacheEntry, CacheStore, Finding, FoundEntry
+from services.cache.semantic.meanings import Meanings
 from services.cache.settings import CacheSettings
 from shared.clock import Clock
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup

@@ -23,7 +23,7 @@ PATTERN_PREFIX = "tutti/"
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class _Catalogue:
     """What the nodes offer, as of the last refresh. `live`: registered lately and at work, or asleep: a router wakes it for what waits."""
 
     models: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Registry:
         self.table = NodeTable(lost_seconds)
         self.complete = False
         """Everything that was in the topic at start has been read: from then on `catalogue` is a fact."""
-        self.catalogue = Catalogue()
+        self.catalogue = _Catalogue()
         self._caught_up: Callable[[], bool] = lambda: False
 
     def look(self) -> None:
@@ -110,7 +110,7 @@ class Registry:
         nodes = [node for node in {**{node.id: node for node in self.table}, **asleep}.values() if not _serves_tools(node)]
         awake = [node for node in nodes if node.at_work]
         live = [*awake, *(node for node in nodes if node.id in asleep)]
-        self.catalogue = Catalogue(
+        self.catalogue = _Catalogue(
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
             live_models=frozenset(model.name for node in live for model in node.models),
             live_capabilities=frozenset(capability for node in live for capability in node.capabilities),

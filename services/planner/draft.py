@@ -181,14 +181,8 @@ class SendLines:
     paid: Sequence[Callable[[], None]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """Tell the cache of an answer that history has accepted, or that none comes."""
-
-    said: CacheFill | CacheAbandoned
-
-
-Sendable = Fill | Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+Sendable = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell | CacheFill | CacheAbandoned
+"""The last two tell the cache of an answer that history has accepted, or that none comes."""
 Effect = Sendable | EndTurn | EndLine | KeepEnds | SendLines
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from pydantic import ConfigDict
+
 from services.planner import counters
 from services.planner.draft import Draft, EndLine, EndTurn, Stop
 from services.planner.job.live import LiveJob
@@ -26,7 +28,7 @@ from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.review import ReviewWithdrawn
 from shared.contracts.usage import Usage
-from shared.patterns.port import Pattern, Unread
+from shared.patterns.port import Pattern, PatternInput
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
 
@@ -202,8 +204,14 @@ class Round(Draft):
         self.after.append(EndTurn(job.settled, said, job.turn, context.found, context.dropped))
 
 
+class _Unread(PatternInput):
+    """Takes anything: of a pattern that this process does not know."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def _missing(event: JobAccepted) -> Pattern:
     async def unavailable(ctx: object, job: object, ask: object) -> Answer:
         raise LookupError(event.request.pattern)
 
-    return Pattern(event.request.pattern, event.pattern_version, unavailable, Unread, hands_on=True)
+    return Pattern(event.request.pattern, event.pattern_version, unavailable, _Unread, hands_on=True)

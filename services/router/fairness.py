@@ -15,14 +15,14 @@ from shared.scheduling.class_shares import ClassShares
 from shared.scheduling.fair_queue import OpenLane, Piece, TenantRing
 
 
-class Item(Piece, Protocol):
+class _Item(Piece, Protocol):
     """What waits."""
 
     @property
     def priority_class(self) -> PriorityClass: ...
 
 
-T = TypeVar("T", bound=Item)
+T = TypeVar("T", bound=_Item)
 BURST_TOKENS = 65_536.0
 """What interactive steps may take before their share binds."""
 

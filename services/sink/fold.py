@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from services.sink.handlers import Valid
-from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Amount, Batch, Begun, Document, JobLife
+from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Batch, Begun, Document, JobLife
 from services.sink.settings import SinkSettings
 from shared.audit import BLOCK, digest, linked
 from shared.contracts import event as events
@@ -38,18 +38,7 @@ UNKNOWN = "unknown"
 """Of a step whose ask is gone: agent, model."""
 
 
-@dataclass(slots=True)
-class KnownJob:
-    """One life of a job's id, as far as it must be known to place what comes."""
-
-    offset: int
-    tenant: str | None = None
-    settled: int | None = None
-    steps: dict[str, tuple[str, str]] = field(default_factory=dict)
-    conversation: str | None = None
-
-
-Heard = Callable[[int, Any, KnownJob], None]
+Heard = Callable[[int, Any, JobLife], None]
 """(offset, fact, its job): for metrics."""
 
 
@@ -59,7 +48,7 @@ class HomeFold:
     def __init__(self, name: str, begun: Begun, settings: SinkSettings, heard: Heard) -> None:
         self.name, self._settings, self._heard = name, settings, heard
         self._chain = begun.chain
-        self._jobs: OrderedDict[str, KnownJob] = OrderedDict()
+        self._jobs: OrderedDict[str, JobLife] = OrderedDict()
         """The least recently heard of first. Who is put out is looked up again."""
         self._steps = 0
 
@@ -77,20 +66,18 @@ class HomeFold:
                 found.add(job)
         return found
 
-    def learn(self, lives: Sequence[JobLife], jobs: Iterable[str], offset: int) -> None:
+    def learn(self, lives: Sequence[tuple[str, JobLife]], jobs: Iterable[str], offset: int) -> None:
         """What the store says of `jobs`; of several lives that is meant which holds at `offset`, where the batch begins. What lies behind
         it is not known yet, though the store may have it: what is made of a record is the same each time.
         """
-        found: dict[str, KnownJob] = {}
-        for life in sorted(lives, key=lambda one: one.offset):
+        found: dict[str, JobLife] = {}
+        for job, life in sorted(lives, key=lambda one: one[1].offset):
             if life.offset < offset:
                 settled = life.settled if life.settled is not None and life.settled < offset else None
                 told = life.offset != NOWHERE or settled is not None
-                found[life.job] = KnownJob(
-                    life.offset, life.tenant if told else ids.owner(life.job), settled, dict(life.steps), life.conversation
-                )
+                found[job] = replace(life, tenant=life.tenant if told else ids.owner(job), settled=settled)
         for job in jobs:
-            self._put(job, found.get(job) or KnownJob(NOWHERE, ids.owner(job)))
+            self._put(job, found.get(job) or JobLife(NOWHERE, ids.owner(job)))
 
     def fold(self, one: Valid, batch: Batch) -> None:
         """In order of offsets, behind what was folded before."""
@@ -109,19 +96,19 @@ class HomeFold:
         while len(self._jobs) > self._settings.known_jobs or self._steps > _STEPS_A_JOB * self._settings.known_jobs:
             self._steps -= len(self._jobs.popitem(last=False)[1].steps)
 
-    def _put(self, job: str, known: KnownJob) -> None:
+    def _put(self, job: str, known: JobLife) -> None:
         before = self._jobs.pop(job, None)
         self._steps += len(known.steps) - (len(before.steps) if before is not None else 0)
         self._jobs[job] = known
 
-    def _job(self, job: str, one: Valid) -> KnownJob:
+    def _job(self, job: str, one: Valid) -> JobLife:
         known = self._jobs.get(job)
         if isinstance(one.event, events.JobAccepted):
-            known = KnownJob(one.offset, one.event.request.tenant, conversation=one.event.request.conversation)
+            known = JobLife(one.offset, one.event.request.tenant, conversation=one.event.request.conversation)
         elif known is None:
-            known = KnownJob(NOWHERE, ids.owner(job))
+            known = JobLife(NOWHERE, ids.owner(job))
         elif isinstance(one.event, events.JobSettled) and known.settled is not None:
-            known = KnownJob(one.offset)  # an end without an acceptance: a delayed job was cancelled, a job was refused
+            known = JobLife(one.offset)  # an end without an acceptance: a delayed job was cancelled, a job was refused
         self._put(job, known)
         if isinstance(one.event, events.JobSettled):
             known.tenant, known.settled = one.event.result.tenant, one.offset
@@ -129,7 +116,7 @@ class HomeFold:
 
     # A job's row
 
-    def _fact(self, job: str, known: KnownJob, fact: Any, one: Valid, batch: Batch) -> None:
+    def _fact(self, job: str, known: JobLife, fact: Any, one: Valid, batch: Batch) -> None:
         row = _ROWS.get(type(fact))
         if row is None:
             return
@@ -156,7 +143,7 @@ class HomeFold:
 
     # A day's sums
 
-    def _sum(self, known: KnownJob, fact: Any, one: Valid, batch: Batch) -> None:
+    def _sum(self, known: JobLife, fact: Any, one: Valid, batch: Batch) -> None:
         """The day is that of the record's arrival: of one home and one key one document."""
         if isinstance(fact, events.JobSettled):
             result = fact.result
@@ -189,11 +176,11 @@ class HomeFold:
         day = day_of(one.at_ms)
         fields = {"home": self.name, "day": f"{day:%Y-%m-%d}", **about}
         id_ = blake2b("\0".join(map(str, fields.values())).encode(), digest_size=16).hexdigest()
-        batch.add(id_, fields, day + timedelta(days=self._settings.totals_days), Amount(one.offset, values))
+        batch.add(id_, fields, day + timedelta(days=self._settings.totals_days), one.offset, values)
 
     # The chain
 
-    def _link(self, one: Valid, known: KnownJob | None, batch: Batch) -> None:
+    def _link(self, one: Valid, known: JobLife | None, batch: Batch) -> None:
         event, fields = one.event, one.event.__dict__
         entry: Document = {"offset": one.offset, "type": event.type, "digest": digest(one.value)}
         entry["epoch"] = one.offset if isinstance(event, events.PlannerStarted) else event.epoch
@@ -219,7 +206,7 @@ class HomeFold:
         upsert.most["expires_at"] = day_of(one.at_ms) + timedelta(days=self._settings.audit_days)
 
 
-def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
+def _accepted(event: events.JobAccepted, known: JobLife, _: int) -> Document:
     request = event.request
     told: Document = {
         "tenant": request.tenant,
@@ -235,7 +222,7 @@ def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _asked(event: events.StepAsked, known: KnownJob, _: int) -> Document:
+def _asked(event: events.StepAsked, known: JobLife, _: int) -> Document:
     name = step_name(event.step)
     known.steps[name] = event.agent, event.model
     under = f"s.{name}"
@@ -245,13 +232,13 @@ def _asked(event: events.StepAsked, known: KnownJob, _: int) -> Document:
     return {f"{under}.{field}": value for field, value in told.items()}
 
 
-def _claimed(event: events.StepClaimedBy, _: KnownJob, __: int) -> Document:
+def _claimed(event: events.StepClaimedBy, _: JobLife, __: int) -> Document:
     under = f"s.{step_name(event.step)}.tries.{event.attempt}"
     told = {f"{under}.node": event.node, f"{under}.claimed_at": event.at}
     return told if event.why is None else told | {f"{under}.why": in_short(event.why)[:_MOST_TOLD]}
 
 
-def _answered(event: events.StepAnswered, _: KnownJob, __: int) -> Document:
+def _answered(event: events.StepAnswered, _: JobLife, __: int) -> Document:
     under = f"s.{step_name(event.step)}"
     told: Document = _amounts(event.usage) | {
         "attempt": event.attempt,
@@ -265,7 +252,7 @@ def _answered(event: events.StepAnswered, _: KnownJob, __: int) -> Document:
     return {f"{under}.answered.{field}": value for field, value in told.items() if value is not None}
 
 
-def _failed(event: events.AttemptFailed, _: KnownJob, __: int) -> Document:
+def _failed(event: events.AttemptFailed, _: JobLife, __: int) -> Document:
     under = f"s.{step_name(event.step)}.tries.{event.attempt}"
     return {
         f"{under}.failure": event.failure.kind.value,
@@ -274,11 +261,11 @@ def _failed(event: events.AttemptFailed, _: KnownJob, __: int) -> Document:
     }
 
 
-def _wasted(event: events.WorkWasted, _: KnownJob, offset: int) -> Document:
+def _wasted(event: events.WorkWasted, _: JobLife, offset: int) -> Document:
     return {f"waste.{offset}": _amounts(event.usage.as_waste()) | {"step": event.step, "attempt": event.attempt}}
 
 
-def _settled(event: events.JobSettled, known: KnownJob, offset: int) -> Document:
+def _settled(event: events.JobSettled, known: JobLife, offset: int) -> Document:
     result = event.result
     told: Document = {
         "tenant": result.tenant,
@@ -299,7 +286,7 @@ def _settled(event: events.JobSettled, known: KnownJob, offset: int) -> Document
     return told
 
 
-_ROWS: dict[type, Callable[[Any, KnownJob, int], Document]] = {
+_ROWS: dict[type, Callable[[Any, JobLife, int], Document]] = {
     events.JobAccepted: _accepted,
     events.StepAsked: _asked,
     events.StepClaimedBy: _claimed,
@@ -330,7 +317,7 @@ def _whole(usage: Usage) -> dict[str, int]:
     return {"cost_micros": round(1e6 * amounts.pop("cost"))} | {name: int(value) for name, value in amounts.items()}
 
 
-def ran(known: KnownJob, fact: events.StepAnswered | events.AttemptFailed | events.WorkWasted | events.StepRetried) -> tuple[str, str]:
+def ran(known: JobLife, fact: events.StepAnswered | events.AttemptFailed | events.WorkWasted | events.StepRetried) -> tuple[str, str]:
     """Agent and model of the attempt: the model that has answered, or failed, where that is told; else the one that was asked for."""
     agent, asked = known.steps.get(step_name(fact.step), (UNKNOWN, UNKNOWN))
     told = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sink.fold import STAGES, KnownJob, ran
+from services.sink.fold import STAGES, ran
+from services.sink.port import JobLife
 from shared.contracts import event as events
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.node import Node
@@ -34,7 +35,7 @@ class Gauges:
         self._tenant, self._model, self._agent, self._pattern, self._node, self._word = (LabelValues(most) for _ in range(6))
         self._counted: dict[str, int] = {}
 
-    def heard(self, home: str, offset: int, fact: Any, job: KnownJob) -> None:
+    def heard(self, home: str, offset: int, fact: Any, job: JobLife) -> None:
         """A fact of a job, in order of offsets."""
         if offset >= self._counted.get(home, -1):
             self._fact(fact, job)
@@ -43,7 +44,7 @@ class Gauges:
         """All below `offset` was heard."""
         self._counted[home] = max(offset, self._counted.get(home, -1))
 
-    def _fact(self, fact: Any, job: KnownJob) -> None:
+    def _fact(self, fact: Any, job: JobLife) -> None:
         tenant = self._tenant(job.tenant or OTHER)
         match fact:
             case events.JobSettled():
@@ -76,7 +77,7 @@ class Gauges:
             case events.StepRetried():
                 metrics.USAGE_RETRIES.labels(self._of(job, fact)[1]).inc()
 
-    def _of(self, job: KnownJob, fact: Any) -> tuple[str, str]:
+    def _of(self, job: JobLife, fact: Any) -> tuple[str, str]:
         agent, model = ran(job, fact)
         return self._agent(agent), self._model(model)
 

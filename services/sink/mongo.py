@@ -98,7 +98,7 @@ class MongoStore:
                 return Begun(last["epoch"], last["chain"])
         return Begun(None, GENESIS)
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[tuple[str, JobLife]]:
         where = {"home": home, "job": {"$in": list(jobs)}}
         found = await self.find(USAGE, where, order=[("job", 1)], limit=0, fields=("job", "life", "tenant", "settled", "s", "conversation"))
         return [_life(row) for row in found]
@@ -200,9 +200,9 @@ class MongoStore:
             self._reached.update({id_: found.get(id_, -1) for id_ in unknown})
 
 
-def _life(row: Document) -> JobLife:
+def _life(row: Document) -> tuple[str, JobLife]:
     steps = dict(_steps(row.get("s", {})))
-    return JobLife(row["job"], row["life"], row.get("tenant"), row.get("settled"), steps, row.get("conversation"))
+    return row["job"], JobLife(row["life"], row.get("tenant"), row.get("settled"), steps, row.get("conversation"))
 
 
 def _steps(rows: Document) -> list[tuple[str, tuple[str, str]]]:
@@ -242,7 +242,7 @@ class NoStore:
     async def begun(self, home: str, offset: int) -> Begun:
         return Begun(None, GENESIS)
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[tuple[str, JobLife]]:
         return []
 
     async def write(self, batch: Batch) -> int:

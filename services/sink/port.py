@@ -32,7 +32,7 @@ class Upsert:
     most: Document = field(default_factory=dict)
 
 
-class Amount(NamedTuple):
+class _Amount(NamedTuple):
     """What one record adds to a total."""
 
     offset: int
@@ -45,18 +45,20 @@ class Sum:
 
     id: str
     fields: Document
-    amounts: list[Amount] = field(default_factory=list)
+    amounts: list[_Amount] = field(default_factory=list)
     expires_at: datetime | None = None
 
 
-class JobLife(NamedTuple):
-    """One use of a job's id: from the acceptance at `offset` on (NOWHERE: not seen). `settled`: offset of its end."""
+@dataclass(slots=True)
+class JobLife:
+    """One use of a job's id, as far as it must be known to place what comes: from the acceptance at `offset` on (NOWHERE: not seen).
+    `settled`: offset of its end.
+    """
 
-    job: str
     offset: int
-    tenant: str | None
-    settled: int | None
-    steps: Mapping[str, tuple[str, str]]
+    tenant: str | None = None
+    settled: int | None = None
+    steps: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Step → (agent, model)."""
     conversation: str | None = None
 
@@ -85,12 +87,12 @@ class Batch:
             found = self._upserts[collection, id_] = Upsert(collection, id_)
         return found
 
-    def add(self, id_: str, fields: Document, expires_at: datetime | None, amount: Amount) -> None:
-        """To a total."""
+    def add(self, id_: str, fields: Document, expires_at: datetime | None, offset: int, values: Mapping[str, int]) -> None:
+        """What the record at `offset` adds to a total."""
         found = self._sums.get(id_)
         if found is None:
             found = self._sums[id_] = Sum(id_, fields, expires_at=expires_at)
-        found.amounts.append(amount)
+        found.amounts.append(_Amount(offset, values))
 
     @property
     def upserts(self) -> Sequence[Upsert]:
@@ -116,7 +118,7 @@ class Store(Protocol):
         """What the newest audit entry below `offset` says."""
         ...
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[tuple[str, JobLife]]:
         """All that is known of these ids."""
         ...
 

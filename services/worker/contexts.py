@@ -7,7 +7,8 @@ Each turn names the one before it, so one that is read for the first time costs 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from shared.contracts.base import Contract
 from shared.contracts.blob import BlobRef
@@ -25,19 +26,12 @@ KEPT_BYTES = 8 * 1024 * 1024
 Body = TypeVar("Body", bound=Contract)
 
 
-class Bodies(Protocol):
-    """Where they lie."""
-
-    async def fetch(self, tenant: str, ref: BlobRef) -> bytes:
-        """Raises BlobGone, LogError."""
-        ...
-
-
 class Contexts:
     """Of one worker."""
 
-    def __init__(self, bodies: Bodies, most_bytes: int = KEPT_BYTES) -> None:
-        self._bodies, self._most = bodies, most_bytes
+    def __init__(self, fetch: Callable[[str, BlobRef], Awaitable[bytes]], most_bytes: int = KEPT_BYTES) -> None:
+        """`fetch(tenant, ref)` raises BlobGone, LogError."""
+        self._fetch, self._most = fetch, most_bytes
         self._kept: OrderedDict[tuple[str, str], tuple[Contract, int]] = OrderedDict()
         self._size = 0
 
@@ -73,7 +67,7 @@ class Contexts:
             kept = self._kept[key][0]
             return kept if isinstance(kept, kind) else None
         try:
-            body = kind.model_validate_json(await self._bodies.fetch(tenant, lies))
+            body = kind.model_validate_json(await self._fetch(tenant, lies))
         except (BlobGone, ValueError):
             log.warning("context_gone", digest=lies.digest)
             return None

@@ -43,7 +43,7 @@ _LOOK_SECONDS = 0.25
 _PROBE_ID = StepId("0" * 32)
 
 
-class Endpoint(Protocol):
+class _Endpoint(Protocol):
     """What is known of the endpoint."""
 
     @property
@@ -58,7 +58,7 @@ class Endpoint(Protocol):
 class Health:
     """Of one node's endpoint. `backend` is probed here, and called for nobody."""
 
-    def __init__(self, here: WorkerContext, endpoint: Endpoint, backend: Backend) -> None:
+    def __init__(self, here: WorkerContext, endpoint: _Endpoint, backend: Backend) -> None:
         settings, self._here, self._endpoint, self._backend = here.settings, here, endpoint, guarded(backend)
         policy = BreakerPolicy(settings.breaker_failures, settings.breaker_seconds, settings.breaker_longest_seconds)
         self.breakers = Breakers(policy)

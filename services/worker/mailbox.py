@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from shared.contracts.base import NodeId
 from shared.contracts.node import Node
@@ -18,8 +18,7 @@ from shared.processing.node_table import NodeTable
 _MOST_REMEMBERED = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class _Proposal(NamedTuple):
     """Name `number`; when `evict` is given, write that node's tombstone first."""
 
     number: int
@@ -74,17 +73,17 @@ class MailboxRegistry:
         """The node's newest record."""
         return self._nodes.get(node)
 
-    def propose(self, node: NodeId, partitions: int, now: float, expiry_seconds: float) -> Proposal | None:
+    def propose(self, node: NodeId, partitions: int, now: float, expiry_seconds: float) -> _Proposal | None:
         """The number that `node` should name: its own, the one that it had, the lowest free one, else a silent node's; None: wait."""
         own = self.number_of(node)
         if own is not None and own < partitions:
-            return Proposal(own)
+            return _Proposal(own)
         free = [number for number in range(partitions) if self.owner(number) is None]
         if free:
-            return Proposal(next((number for number in free if self.last_of(number) == node), free[0]))
+            return _Proposal(next((number for number in free if self.last_of(number) == node), free[0]))
         owners = [(self._nodes.heard_at(owner), owner, number) for number in range(partitions) if (owner := self.owner(number))]
         heard_at, silent, number = min(owners, default=(now, "", 0))
-        return Proposal(number, silent) if now - heard_at >= expiry_seconds else None
+        return _Proposal(number, silent) if now - heard_at >= expiry_seconds else None
 
     def _unname(self, node: NodeId, number: int) -> None:
         names = self._named.get(number, {})

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from services.worker import continuation
 from services.worker.attempt import Attempt, crash, released
 from services.worker.backends.base import Backend, Completion, ModelCall, ModelCallFailed
-from services.worker.contexts import Bodies, Contexts
+from services.worker.contexts import Contexts
 from services.worker.guarding import GuardedStream, Stream
 from services.worker.health import Health
 from services.worker.seen import Seen
@@ -21,7 +21,6 @@ from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
 from services.worker.wiring import WorkerContext
 from shared.contracts.base import INLINE_BYTES, ClaimId
-from shared.contracts.blob import BlobRef
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, FinishReason, Operation
 from shared.contracts.failure import Failure
@@ -36,7 +35,7 @@ from shared.inputs import whole
 from shared.model_names import spelling
 from shared.placement.choosing import split
 from shared.placement.demand import texts_of
-from shared.processing.blobs import BlobGone
+from shared.processing.blobs import BlobGone, Blobs
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -45,14 +44,6 @@ Ended = StepSucceeded | StepFailed | StepReleased
 _NOTHING_CONSUMED = (
     K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.BLOB_GONE, K.CONTEXT_LENGTH, K.OVERLOADED,
 )  # fmt: skip
-
-
-class _BlobBodies(Bodies, Protocol):
-    """Where inputs and answers above the inline bound lie."""
-
-    async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
-        """Raises TooLarge."""
-        ...
 
 
 class _Registered(Protocol):
@@ -97,10 +88,10 @@ class Runner:
         backend: Backend,
         *,
         speeds: Speeds,
-        bodies: _BlobBodies,
+        bodies: Blobs,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
-        settings, self._bodies, self._contexts = here.settings, bodies, Contexts(bodies)
+        settings, self._bodies, self._contexts = here.settings, bodies, Contexts(bodies.fetch)
         self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, here.clock, speeds
         self._open_stream = open_stream
 

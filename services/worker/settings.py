@@ -44,7 +44,7 @@ Address = Annotated[str, StringConstraints(pattern=r"^(?:https?://[^\s/?#]+(?:/[
 Secret = Annotated[SecretStr, AfterValidator(header_value)]
 
 
-class LoadProfile(BaseModel):
+class _LoadProfile(BaseModel):
     """Load-time options of one model on this node. Sent with every call or never: a change makes Ollama load the model again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,7 +119,7 @@ class WorkerSettings(BaseSettings):
     empty, else Ollama's usual place where the endpoint is on this machine."""
     keep_alive: Label = "5m"
     """How long Ollama keeps a model in memory after a call; -1: until it must go."""
-    profiles: dict[ModelName, LoadProfile] = Field(default={}, max_length=1_000)
+    profiles: dict[ModelName, _LoadProfile] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to load-time options."""
     default_temperature: float = Field(default=0.7, ge=0, le=5)
     """Sent when a step names none: endpoints disagree about their own default."""

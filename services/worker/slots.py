@@ -7,7 +7,7 @@ import math
 from services.worker.round_trip import RoundTrip
 
 
-class CompletionRate:
+class _CompletionRate:
     """Attempts ended per second, an exponentially decaying average over `window_seconds`."""
 
     def __init__(self, window_seconds: float = 1.0) -> None:
@@ -33,7 +33,7 @@ class Slots:
     def __init__(self, total: int, *, prefetch_limit: int, round_trip: RoundTrip) -> None:
         self.total = self.limit = total
         self.busy = 0
-        self.ended = CompletionRate()
+        self.ended = _CompletionRate()
         self._worked, self._at = 0.0, 0.0
         self._prefetch_limit = prefetch_limit
         self.round_trip = round_trip

@@ -82,16 +82,9 @@ def in_words(message: str) -> str:
     return _WORDS.get(message, message)
 
 
-class NotOffered(InvalidRecord):
-    """This cluster does not offer the job's capability."""
-
-    code = "unknown_capability"
-    param = "capability"
-
-
 def check_job(job: Job, offered: Collection[str], now: float) -> None:
     """What a job may ask of a cluster that offers these capabilities, at `now` (epoch seconds), by whatever way it comes: REST, chat,
-    schedules, records. A step of another capability would have no topic to go to. Raises InvalidInput, NotOffered.
+    schedules, records. A step of another capability would have no topic to go to. Raises InvalidInput.
     """
     check_capability(job, offered)
     if job.not_before is not None and too_far(job.not_before, now):
@@ -104,9 +97,10 @@ def too_far(due_at: float, now: float) -> bool:
 
 
 def check_capability(job: Job, offered: Collection[str]) -> None:
-    """Raises NotOffered."""
+    """Raises InvalidRecord."""
     if job.needed_capability not in offered:
-        raise NotOffered(f"this cluster does not offer the job's capability; it offers {', '.join(sorted(offered))}")
+        message = f"this cluster does not offer the job's capability; it offers {', '.join(sorted(offered))}"
+        raise InvalidRecord(message, code="unknown_capability", param="capability")
 
 
 def fault_of(error: ValidationError) -> tuple[str, str]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from shared.errors import ConfigurationError
 from shared.kafka.port import TopicPartition
@@ -23,8 +22,7 @@ Members = Mapping[str, tuple[Sequence[str], bytes]]
 MAX_WEIGHT = 1_000_000.0
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFacts:
+class _MemberFacts(NamedTuple):
     """What a member tells the leader. `held` is a list of numbers, or of [topic, number] pairs."""
 
     version: int = 0
@@ -32,19 +30,19 @@ class MemberFacts:
     held: tuple[Any, ...] = ()
 
 
-def encode_facts(facts: MemberFacts) -> bytes:
+def encode_facts(version: int, weight: float, held: Sequence[Any]) -> bytes:
     """The user data of a member."""
-    return json.dumps({"version": facts.version, "weight": facts.weight, "held": facts.held}, separators=(",", ":")).encode()
+    return json.dumps({"version": version, "weight": weight, "held": held}, separators=(",", ":")).encode()
 
 
-def decode_facts(data: bytes) -> MemberFacts:
+def decode_facts(data: bytes) -> _MemberFacts:
     """Foreign or broken user data count as a member of version 0 that holds nothing."""
     try:
         raw = json.loads(data)
         weight = float(raw["weight"])
-        return MemberFacts(int(raw["version"]), min(weight, MAX_WEIGHT) if weight > 0 else 1.0, tuple(raw["held"]))
+        return _MemberFacts(int(raw["version"]), min(weight, MAX_WEIGHT) if weight > 0 else 1.0, tuple(raw["held"]))
     except (ValueError, TypeError, KeyError, RecursionError):
-        return MemberFacts()
+        return _MemberFacts()
 
 
 class HomeAssignor:
@@ -58,7 +56,7 @@ class HomeAssignor:
         self._held: tuple[int, ...] = ()
 
     def user_data(self) -> bytes:
-        return encode_facts(MemberFacts(self._version, self._weight, self._held))
+        return encode_facts(self._version, self._weight, self._held)
 
     def on_assignment(self, partitions: Collection[TopicPartition]) -> None:
         self._held = tuple(sorted({number for _, number in partitions}))
@@ -86,7 +84,7 @@ class BalancedAssignor:
         self._held: tuple[TopicPartition, ...] = ()
 
     def user_data(self) -> bytes:
-        return encode_facts(MemberFacts(1, self._weight, self._held))
+        return encode_facts(1, self._weight, self._held)
 
     def on_assignment(self, partitions: Collection[TopicPartition]) -> None:
         self._held = tuple(sorted(TopicPartition(*tp) for tp in partitions))

@@ -45,7 +45,7 @@ _LEAST_CALLS = {"map": 6, "vote": 5, "decompose": 8, "debate": 7, "critic": 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class _Features:
     """What of a prompt decides."""
 
     text: str
@@ -65,7 +65,7 @@ class AutoInput(PatternInput):
     """All that the patterns above use: they are pinned before one is picked."""
 
 
-def _says(*words: str) -> Callable[[Features], bool]:
+def _says(*words: str) -> Callable[[_Features], bool]:
     found = re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE)
     return lambda features: found.search(features.text) is not None
 
@@ -75,7 +75,7 @@ _COUNTS = _says("how (?:many|much|long|far|old)", "calculate", "compute", "solve
 _PARTS = _says("compare", "step by step plan", "plan (?:for|to)", "first .{3,80} then", "report (?:on|about)", "pros and cons .{0,40} and")
 _SIDES = _says("should (?:we|i|one)", "is it better", "pros and cons", "argue", "agree or disagree", "advantages and disadvantages")
 _CARE = _says("write (?:a|an|the) (?:letter|article|essay|policy|contract|email|proposal|review)", "draft", "rewrite", "proofread")
-_RULES: tuple[tuple[Choice, Callable[[Features], bool], str], ...] = (
+_RULES: tuple[tuple[Choice, Callable[[_Features], bool], str], ...] = (
     ("map", lambda f: f.lines >= 4 and _EACH(f), "the same is asked of each of several lines"),
     ("vote", lambda f: f.numbers >= 2 and _COUNTS(f), "a number is asked for that has to be worked out"),
     ("decompose", lambda f: f.questions >= 3 or _PARTS(f), "it has several parts"),
@@ -84,11 +84,11 @@ _RULES: tuple[tuple[Choice, Callable[[Features], bool], str], ...] = (
 )
 
 
-def features_of(text: str) -> Features:
+def features_of(text: str) -> _Features:
     """Of the prompt's beginning."""
     text = text[:READ]
     lines = sum(bool(line.strip()) for line in text.splitlines())
-    return Features(text, lines, text.count("?"), len(re.findall(r"\d+(?:[.,]\d+)*", text)))
+    return _Features(text, lines, text.count("?"), len(re.findall(r"\d+(?:[.,]\d+)*", text)))
 
 
 def pick(job: Job, ask: AutoInput, limits: Limits, seconds: float) -> tuple[str, str]:

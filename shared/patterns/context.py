@@ -40,6 +40,9 @@ class StepError(Exception):
         super().__init__(failure.message)
         self.failure = failure
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.failure,)
+
 
 def stop_at_limit(*ends: Any) -> None:
     """At a limit nothing more may be asked, and the best answer so far is the result: the failure is raised on."""

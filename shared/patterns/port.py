@@ -32,12 +32,6 @@ class PatternInput(Contract):
     model_config = ConfigDict(extra="forbid", model_title_generator=lambda kind: kind.__name__.lstrip("_"))
 
 
-class Unread(PatternInput):
-    """Takes anything: of a pattern that a process does not know."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
 def _one_call(job: Job, ask: PatternInput) -> Sequence[int]:
     return (0,)
 

@@ -5,23 +5,30 @@ The filters' work is kept per demand until a node appears, changes or is lost, s
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from math import exp, inf
 from typing import NamedTuple
 
 from shared.contracts.chat import Operation
 from shared.contracts.step import Step
-from shared.estimates import ANSWER_TOKENS
+from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.model_names import canonical
 from shared.placement import why
-from shared.placement.affinity import Affinity, key_of
 from shared.placement.demand import MOST_TOKENS, Demand, demand_of
 from shared.placement.filters import Candidate, NodeView, Unplaceable, candidates
 from shared.placement.ledger import CreditLedger, NodeCredit
 from shared.placement.policies import POLICIES
 from shared.placement.policies.port import Foreseen, Moment, PlaceRequest
 from shared.processing.node_table import NodeTable
+
+_MOST_KEPT = 10_000
+_KEPT_SECONDS = 300.0
+"""As long as Ollama keeps an idle model."""
+_FEWEST = 3
+"""Messages: a question, an answer, and the next question."""
+_HEAD = 512
+"""Characters of a chat's first messages that tell it from others."""
 
 
 class Chosen(NamedTuple):
@@ -53,20 +60,13 @@ class Held(NamedTuple):
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """`candidates` (node, model) pairs could run it, none has a place for this party."""
-
-    candidates: int
-
-
-Choice = Chosen | Held | Busy | Unplaceable
+Choice = Chosen | Held | Unplaceable | None
 
 
 def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> PlaceRequest:
     """What policies look at of `step`, which has waited since `arrived_at`."""
     prompt, output = split(step)
-    thread, cached = key_of(step) or (None, 0)
+    thread, cached = _thread_of(step) or (None, 0)
     return PlaceRequest(step.id, prompt, output, step.priority_class, now - arrived_at, until, thread, cached=cached)
 
 
@@ -86,7 +86,7 @@ def choose(step: Step, nodes: Sequence[NodeView], now: float, policy: str = "hyb
     return found if isinstance(found, Unplaceable) else best(found, ask_of(step), Moment(now), policy)
 
 
-def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: str = "hybrid") -> Chosen | Held | Busy:
+def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: str = "hybrid") -> Chosen | Held | None:
     """The candidate of the least cost; equals are told apart by free places, then by name."""
     weighed = POLICIES[policy](found, ask, moment)
     chosen: Foreseen | None = None
@@ -97,7 +97,7 @@ def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: 
         if chosen is None or seen[0] < least or (seen[0] == least and _rank(seen) < _rank(chosen)):
             chosen, least = seen, seen[0]
     if chosen is None:
-        return Busy(len(found))
+        return None
     candidate = chosen.candidate
     if not chosen.now:
         moment.reserved[candidate.node] = moment.reserved.get(candidate.node, 0) + 1
@@ -142,13 +142,45 @@ class _Heat:
             self._rates[model] = self._rates.get(model, 0.0) + 1.0 / HEAT_SECONDS
 
 
+def _thread_of(step: Step) -> tuple[int, int] | None:
+    """(what its prompt begins with, tokens of it that an earlier call has read); None where nothing was read before."""
+    if len(step.messages) < _FEWEST:
+        return None
+    head = tuple(message.content[:_HEAD] for message in step.messages[:2])
+    return hash((step.tenant, step.model, head)), likely_tokens(sum(len(message.content) for message in step.messages[:-1]))
+
+
+class _Affinity:
+    """Which node has read most of a step's prompt already, by what was placed of late.
+
+    Model servers keep what each slot has read. A chat whose client sends everything again begins with what its last call began with; the
+    node that had that call reads only what is new. How surely it still does sinks with what it has besides: the more steps, the less that
+    counts.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: OrderedDict[int, tuple[str, float]] = OrderedDict()
+
+    def note(self, key: int, node: str, now: float) -> None:
+        """This node reads a prompt that begins so."""
+        self._nodes.pop(key, None)
+        self._nodes[key] = node, now
+        if len(self._nodes) > _MOST_KEPT:
+            self._nodes.popitem(last=False)
+
+    def near(self, key: int, now: float) -> str | None:
+        """The node that has read it last, if that was not long ago."""
+        node, at = self._nodes.get(key, ("", 0.0))
+        return node if node and now - at < _KEPT_SECONDS else None
+
+
 class Placement:
     """Node table and ledger as one."""
 
     def __init__(self, table: NodeTable, ledger: CreditLedger, policy: str = "hybrid") -> None:
         self._policy = policy
         self.moment = Moment()
-        self._heat, self._affinity = _Heat(), Affinity()
+        self._heat, self._affinity = _Heat(), _Affinity()
         self._asked: tuple[set[str], frozenset[str], int] = (set(), frozenset(), -1)
         self.table = table
         self.ledger = ledger

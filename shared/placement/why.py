@@ -20,7 +20,7 @@ MOST_BYTES = 1024
 MOST_LOSERS = 8
 
 
-class Loser(Contract):
+class _Loser(Contract):
     """One that was not taken. `end`: predicted seconds, if its prediction counted."""
 
     node: NodeId
@@ -28,7 +28,7 @@ class Loser(Contract):
     reason: Label
 
 
-class Why(Contract):
+class _Why(Contract):
     """Seconds from the choice on. `others`: how many more lost, by reason."""
 
     policy: Label
@@ -38,7 +38,7 @@ class Why(Contract):
     load: Seconds = 0.0
     read: Seconds = 0.0
     write: Seconds = 0.0
-    losers: tuple[Loser, ...] = Field(default=(), max_length=MOST_LOSERS)
+    losers: tuple[_Loser, ...] = Field(default=(), max_length=MOST_LOSERS)
     others: dict[Label, Count] = Field(default={}, max_length=16)
 
     @property
@@ -84,10 +84,10 @@ def reason(loser: Foreseen, chosen: Foreseen) -> str:
     return "slower" if loser.end > chosen.end else "policy"
 
 
-def read(text: bytes | str) -> Why | None:
+def read(text: bytes | str) -> _Why | None:
     """None where it is none, or of a form that this code does not know."""
     try:
-        return Why.model_validate_json(text)
+        return _Why.model_validate_json(text)
     except ValidationError:
         return None
 
@@ -98,7 +98,7 @@ def in_short(text: str) -> str:
     return text if why is None else in_words(why)[0]
 
 
-def in_words(why: Why) -> list[str]:
+def in_words(why: _Why) -> list[str]:
     """Lines for people."""
     parts = (("waits", why.wait), ("loads", why.load), ("reads", why.read), ("writes", why.write))
     said = ", ".join(f"{word} {seconds:.2f} s" for word, seconds in parts if seconds > 0)

@@ -26,7 +26,7 @@ KEPT = 50
 """So many of what happened are kept at most; a reader of many partitions may miss records of all of them at once."""
 
 
-class Change(StrEnum):
+class _Change(StrEnum):
     """What may become of a topic; a metric label."""
 
     MISSING = "missing"
@@ -48,7 +48,7 @@ class TopicNews:
         self._known: dict[str, TopicInfo] = {}
         self._missing: tuple[str, ...] = ()
         self._wrong: tuple[str, ...] = ()
-        self._happened: dict[tuple[Change, object], tuple[float, str]] = {}
+        self._happened: dict[tuple[_Change, object], tuple[float, str]] = {}
 
     def seen(self, topics: Collection[Topic], there: Mapping[str, TopicInfo]) -> None:
         """The cluster was looked at: `topics` are the registry's, `there` is what exists."""
@@ -66,14 +66,14 @@ class TopicNews:
         if before is None:
             return
         if now is None:
-            self._happens(Change.MISSING, topic.name, f"the topic {topic.name} was deleted")
+            self._happens(_Change.MISSING, topic.name, f"the topic {topic.name} was deleted")
         elif now.id != before.id:
-            self._happens(Change.MADE_ANEW, topic.name, f"the topic {topic.name} was deleted and made anew; what lay in it unread is lost")
+            self._happens(_Change.MADE_ANEW, topic.name, f"the topic {topic.name} was deleted and made anew; what lay in it unread is lost")
             for tell in self._told:
                 tell(topic.name)
         elif now.partitions > before.partitions:
             use = "" if topic.family.count in ("steps", "work", "replies") else f", of which {topic.partitions} are used"
-            self._happens(Change.GROWN, topic.name, f"the topic {topic.name} has {now.partitions} partitions now{use}")
+            self._happens(_Change.GROWN, topic.name, f"the topic {topic.name} has {now.partitions} partitions now{use}")
 
     def missed(self, found: Sequence[MissedRecords]) -> None:
         """Readers came too late."""
@@ -82,12 +82,12 @@ class TopicNews:
             if offset > expected:
                 metrics.RECORDS_DELETED_UNREAD.labels(self._service).inc(offset - expected)
                 text = f"records {expected} to {offset - 1} of {name} were deleted before they were read"
-                self._happens(Change.DELETED_UNREAD, partition, text)
+                self._happens(_Change.DELETED_UNREAD, partition, text)
             else:
-                self._happens(Change.WENT_BACK, partition, f"{name} ends before offset {expected}, which had been read: its log went back")
+                self._happens(_Change.WENT_BACK, partition, f"{name} ends before offset {expected}, which had been read: its log went back")
 
-    def _happens(self, change: Change, what: object, text: str) -> None:
-        if change is Change.MISSING and (change, what) in self._happened:
+    def _happens(self, change: _Change, what: object, text: str) -> None:
+        if change is _Change.MISSING and (change, what) in self._happened:
             return
         metrics.TOPIC_CHANGES.labels(self._service, change.value).inc()
         log.error("topic_changed", change=change.value, reason=text)
@@ -100,7 +100,7 @@ class TopicNews:
         """(ready as far as topics go, reasons): what is no hindrance is told too."""
         oldest = self._clock.monotonic() - KEPT_SECONDS
         self._happened = {key: (at, text) for key, (at, text) in self._happened.items() if at >= oldest}
-        happened = tuple(text for (change, _), (_, text) in self._happened.items() if change is not Change.MISSING)
+        happened = tuple(text for (change, _), (_, text) in self._happened.items() if change is not _Change.MISSING)
         hindered = self._wrong if self._takes_requests else (*self._wrong, *self._missing, *happened)
         return not hindered, (*self._wrong, *self._missing, *happened)
 

@@ -18,32 +18,28 @@ from shared.errors import InvalidInput
 _WINDOW_SECONDS = 7 * 86_400.0
 _WINDOW_WITH_SECONDS = 3_600.0
 _FIRST_SPAN_SECONDS = 120.0
-
-
-class InvalidCron(InvalidInput):
-    """The cron expression or its time zone is not valid."""
-
-    code = "invalid_cron"
+_INVALID = "invalid_cron"
+"""Code of what is no expression, or no time zone."""
 
 
 class Cron:
-    """One expression in one zone. Raises InvalidCron."""
+    """One expression in one zone. Raises InvalidInput."""
 
     def __init__(self, expression: str, time_zone: str = "UTC") -> None:
         try:
             # A name with a null byte or an absolute path is a ValueError, a folder of the data base an OSError.
             self._zone = ZoneInfo(time_zone)
         except (LookupError, ValueError, OSError):
-            raise InvalidCron(f"there is no time zone {time_zone!r}") from None
+            raise InvalidInput(f"there is no time zone {time_zone!r}", code=_INVALID) from None
         self._expression = expression
         self.window_seconds = _WINDOW_WITH_SECONDS if len(expression.split()) == 6 else _WINDOW_SECONDS
         """How far back runs are looked for: a bound on their number."""
         try:
             next(CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)))
         except CronSimError as error:
-            raise InvalidCron(f"not a cron expression: {str(error).lower()}") from None
+            raise InvalidInput(f"not a cron expression: {str(error).lower()}", code=_INVALID) from None
         except StopIteration:
-            raise InvalidCron("the cron expression names no day that exists") from None
+            raise InvalidInput("the cron expression names no day that exists", code=_INVALID) from None
 
     def runs(self, after: float) -> Iterator[float]:
         """Every instant later than `after`, in order (epoch seconds)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from shared.contracts.failure import FailureKind
 
@@ -70,17 +71,16 @@ class RetryPolicy:
         return random_unit * min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempt - 1, 32))
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class _Retry(NamedTuple):
     """Try again after `delay_seconds`; `elsewhere`: avoid the node that failed."""
 
     delay_seconds: float
     elsewhere: bool
 
 
-def decide(kind: FailureKind, attempt: int, policy: RetryPolicy, random_unit: float) -> Retry | None:
+def decide(kind: FailureKind, attempt: int, policy: RetryPolicy, random_unit: float) -> _Retry | None:
     """What follows when `attempt` failed: another one, or None when the step has failed for good."""
     disposition = DISPOSITION[kind]
     if disposition is Disposition.NEVER or attempt >= policy.attempts:
         return None
-    return Retry(policy.delay_seconds(attempt, random_unit), disposition is Disposition.ELSEWHERE)
+    return _Retry(policy.delay_seconds(attempt, random_unit), disposition is Disposition.ELSEWHERE)

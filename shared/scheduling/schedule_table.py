@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from shared.contracts.bounds import NotOffered, check_capability
+from shared.contracts.bounds import check_capability
 from shared.contracts.schedule import Schedule
-from shared.scheduling.cron import Cron, InvalidCron
+from shared.errors import InvalidInput
+from shared.scheduling.cron import Cron
 
 MOST = 1_000
 """Schedules of a cluster: each planner holds all of them."""
@@ -49,5 +50,5 @@ class ScheduleTable:
         try:
             check_capability(schedule.job, self._offered)
             self.entries[schedule.id] = ScheduleEntry(schedule, Cron(schedule.cron, schedule.time_zone))
-        except (InvalidCron, NotOffered) as error:
+        except InvalidInput as error:
             raise ValueError(error.message) from None

@@ -28,12 +28,7 @@ PACKED_FROM = 1024
 """Smaller values gain nothing by being packed."""
 _FILE_BYTES = 64 * 1024
 MOST_CLUSTER_KEYS = 32
-
-
-class NotOpened(InvalidRecord):
-    """The record's seal does not hold."""
-
-    code = "not_opened"
+_BROKEN = "The record's seal does not hold."
 
 
 class Cipher:
@@ -55,13 +50,13 @@ class Cipher:
         return b"%b%b%b" % (form, nonce, self._key.encrypt(nonce, value, _bound(form, topic, key)))
 
     def open(self, sealed: bytes, topic: str, key: bytes | None) -> bytes:
-        """Raises NotOpened."""
+        """Raises InvalidRecord."""
         form, nonce = sealed[:1], sealed[1 : 1 + _NONCE_BYTES]
         try:
             value = self._key.decrypt(nonce, sealed[1 + _NONCE_BYTES :], _bound(form, topic, key))
             return _unpacked(value) if form == _PACKED else value
         except (InvalidTag, ValueError, struct.error, cramjam.DecompressionError):
-            raise NotOpened from None
+            raise InvalidRecord(_BROKEN, code="not_opened") from None
 
 
 def _bound(form: bytes, topic: str, key: bytes | None) -> bytes:
@@ -73,7 +68,7 @@ def _unpacked(value: bytes) -> bytes:
     """Only who has the key can have written it; a length beyond every record's is a fault of his."""
     (length,) = _LENGTH.unpack_from(value)
     if length > RECORD_BYTES:
-        raise NotOpened
+        raise InvalidRecord(_BROKEN, code="not_opened")
     return bytes(cramjam.lz4.decompress_block(value[_LENGTH.size :], output_len=length))
 
 
@@ -120,14 +115,14 @@ class ClusterKeys:
         return self.first, nonce + self._keys[self.first].encrypt(nonce, key, name.encode())
 
     def unwrap(self, cluster_key: str, wrapped: bytes, name: str) -> bytes | None:
-        """The data key; None where that cluster key is not in the file. Raises NotOpened."""
+        """The data key; None where that cluster key is not in the file. Raises InvalidRecord."""
         by = self._keys.get(cluster_key)
         if by is None:
             return None
         try:
             return by.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], name.encode())
         except (InvalidTag, ValueError):
-            raise NotOpened from None
+            raise InvalidRecord(_BROKEN, code="not_opened") from None
 
     def _lines(self) -> list[str]:
         try:

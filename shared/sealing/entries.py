@@ -45,7 +45,7 @@ class DataKeys:
     async def rewrap(self, keys: ClusterKeys) -> tuple[int, int]:
         """Wrap all by the first cluster key; (how many were, how many cannot be, since the one that wraps them is not in the file).
 
-        One that is shredded meanwhile is shredded again: else it were back. Raises LogError, NotOpened.
+        One that is shredded meanwhile is shredded again: else it were back. Raises LogError, InvalidRecord.
         """
         async with self._reader() as consumer, self._writer() as producer:
             found, end = await self._read(consumer, 0)

@@ -117,7 +117,7 @@ CheckedSet = Annotated[CheckSet, AfterValidator(_checkable)]
 """Of a pattern's input."""
 
 
-class Documents:
+class _Documents:
     """What a text is compared with, in the forms that checks need, made when they need them."""
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
@@ -136,7 +136,7 @@ def faults(text: str, checks: Checks) -> tuple[str, ...]:
     """All that is wrong, as sentences for the text's author, at most eight; empty where nothing is."""
     if not text.strip():
         return ("the answer is empty",)
-    found = (each.says for each in findings(text, checks.asked, Documents(checks.sources)))
+    found = (each.says for each in findings(text, checks.asked, _Documents(checks.sources)))
     return tuple(fault for _, fault in zip(range(_MOST_FAULTS), dict.fromkeys(found), strict=False))
 
 
@@ -145,7 +145,7 @@ def critique(texts: Sequence[str], checks: CheckSet, documents: Sequence[str] = 
     size = sum(map(len, texts)) + sum(map(len, documents))
     if size > MOST_CHARACTERS:
         raise TooLarge(f"{size} characters are to be judged; at most {MOST_CHARACTERS} are")
-    known, found, counts = Documents(documents), list[Finding](), dict[str, int]()
+    known, found, counts = _Documents(documents), list[Finding](), dict[str, int]()
     beside = checks.model_copy(update={name: CheckSet.model_fields[name].default for name in checks.asked if name not in _PLACED})
     for number, text in enumerate(texts):
         for each in findings(text, beside if number else checks, known):
@@ -156,14 +156,14 @@ def critique(texts: Sequence[str], checks: CheckSet, documents: Sequence[str] = 
     return CritiqueVerdict(findings=tuple(found), counts=counts, doubts=doubts)
 
 
-def findings(text: str, checks: CheckSet, documents: Documents) -> Iterator[Finding]:
+def findings(text: str, checks: CheckSet, documents: _Documents) -> Iterator[Finding]:
     """What these checks find in one text, in the order of `RULES`."""
     asked = checks.asked
     for name in (name for name in RULES if name in asked):
         yield from RULES[name](text, getattr(checks, name), documents)
 
 
-def _is_narrow(texts: Sequence[str], checks: CheckSet, documents: Documents) -> bool:
+def _is_narrow(texts: Sequence[str], checks: CheckSet, documents: _Documents) -> bool:
     assert checks.support is not None
     return any(support_of(text, documents.tokens) < checks.support + _NARROW for text in texts[:1])
 
@@ -172,45 +172,45 @@ def _whole(check: str, says: str, kind: str = "") -> Finding:
     return Finding(check=check, kind=kind, says=says[:400])
 
 
-def _refusal(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+def _refusal(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     if is_refusal(text):
         yield _whole("refusal", "the answer refuses the task")
 
 
-def _repetition(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+def _repetition(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     if is_looping(text):
         yield _whole("repetition", "the answer repeats itself")
 
 
-def _json_schema(text: str, schema: JsonObject, _: Documents) -> Iterator[Finding]:
+def _json_schema(text: str, schema: JsonObject, _: _Documents) -> Iterator[Finding]:
     for fault in json_faults(text, schema):
         yield _whole("json_schema", fault)
 
 
-def _min_chars(text: str, least: int, _: Documents) -> Iterator[Finding]:
+def _min_chars(text: str, least: int, _: _Documents) -> Iterator[Finding]:
     if len(text) < least:
         yield _whole("min_chars", f"the answer has {len(text)} characters; it needs {least} or more")
 
 
-def _max_chars(text: str, most: int, _: Documents) -> Iterator[Finding]:
+def _max_chars(text: str, most: int, _: _Documents) -> Iterator[Finding]:
     if len(text) > most:
         yield _whole("max_chars", f"the answer has {len(text)} characters; it may have {most} at most")
 
 
-def _language(text: str, wanted: Sequence[str], _: Documents) -> Iterator[Finding]:
+def _language(text: str, wanted: Sequence[str], _: _Documents) -> Iterator[Finding]:
     found = language_of(text)
     if found is not None and found not in wanted:
         yield _whole("language", f"the answer is in {found}; it must be in {' or '.join(wanted)}", found)
 
 
-def _required(text: str, phrases: Sequence[str], _: Documents) -> Iterator[Finding]:
+def _required(text: str, phrases: Sequence[str], _: _Documents) -> Iterator[Finding]:
     known = plain(text)
     for phrase in phrases:
         if plain(phrase) not in known:
             yield _whole("required", f"the answer does not contain: {phrase[:200]}")
 
 
-def _forbidden(text: str, phrases: Sequence[str], _: Documents) -> Iterator[Finding]:
+def _forbidden(text: str, phrases: Sequence[str], _: _Documents) -> Iterator[Finding]:
     """A phrase that is there in another form only (signs of full width) has no place."""
     known = plain(text)
     for phrase in phrases:
@@ -221,13 +221,13 @@ def _forbidden(text: str, phrases: Sequence[str], _: Documents) -> Iterator[Find
             yield _whole("forbidden", says, "phrase")
 
 
-def _citations(text: str, _: bool, documents: Documents) -> Iterator[Finding]:
+def _citations(text: str, _: bool, documents: _Documents) -> Iterator[Finding]:
     for number in dict.fromkeys(_cited(text)):
         if not 1 <= number <= len(documents.texts):
             yield _whole("citations", f"the answer cites [{number}]; there is no such source")
 
 
-def _must_cite(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+def _must_cite(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     if not _cited(text):
         yield _whole("must_cite", "the answer cites no source; cite them by their numbers, like [1]")
 
@@ -236,7 +236,7 @@ def _cited(text: str) -> list[int]:
     return [int(number) for group in _CITED.findall(text) for number in group.split(",")]
 
 
-def _quotes(text: str, _: bool, documents: Documents) -> Iterator[Finding]:
+def _quotes(text: str, _: bool, documents: _Documents) -> Iterator[Finding]:
     """What is quoted (12 characters or more, in quotation marks) stands in one of the documents."""
     quotes = [next(filter(None, found)) for found in _QUOTED.findall(text)[:_MOST_QUOTES]]
     for quote in dict.fromkeys(map(plain, quotes)):
@@ -244,15 +244,15 @@ def _quotes(text: str, _: bool, documents: Documents) -> Iterator[Finding]:
             yield _whole("quotes", f'the quote "{quote[:80]}" stands in no source')
 
 
-def _personal_data(text: str, kinds: Sequence[Any], _: Documents) -> Iterator[Finding]:
+def _personal_data(text: str, kinds: Sequence[Any], _: _Documents) -> Iterator[Finding]:
     return _places(text, finders_of(CheckSet(personal_data=tuple(kinds))), "the text has personal data ({})")
 
 
-def _secrets(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+def _secrets(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     return _places(text, finders_of(CheckSet(secrets=True)), "the text has what looks like a secret ({})")
 
 
-def _toxicity(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+def _toxicity(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     return _places(text, finders_of(CheckSet(toxicity=True)), "the text insults")
 
 
@@ -264,22 +264,22 @@ def _places(text: str, patterns: Iterable[Finder], says: str) -> Iterator[Findin
             yield Finding(check=place.finder.check, kind=kind, start=place.start, end=place.end, says=says.replace("{}", kind))
 
 
-def _sentiment(text: str, least: float, _: Documents) -> Iterator[Finding]:
+def _sentiment(text: str, least: float, _: _Documents) -> Iterator[Finding]:
     if (found := sentiment_of(text)) < least:
         yield _whole("sentiment", f"the mood of the text is {found:.1f}; it must be {least:g} or more")
 
 
-def _injection(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+def _injection(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     for start, end in orders_in(text, MOST_FINDINGS):
         yield Finding(check="injection", start=start, end=end, says="the text gives the model orders")
 
 
-def _support(text: str, least: float, documents: Documents) -> Iterator[Finding]:
+def _support(text: str, least: float, documents: _Documents) -> Iterator[Finding]:
     if (found := support_of(text, documents.tokens)) < least:
         yield _whole("support", f"only {found:.0%} of the answer's words, numbers and names stand in the documents; {least:.0%} must")
 
 
-RULES: dict[str, Callable[[str, Any, Documents], Iterator[Finding]]] = {
+RULES: dict[str, Callable[[str, Any, _Documents], Iterator[Finding]]] = {
     "refusal": _refusal,
     "repetition": _repetition,
     "json_schema": _json_schema,

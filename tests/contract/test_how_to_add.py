@@ -167,13 +167,13 @@ assert request(ModelCall(step, "m"), WorkerSettings())["mood"] == "calm"
         {
             "shared/contracts/critique.py": ("    refusal: bool = False\n", "    refusal: bool = False\n    shouting: bool = False\n"),
             "shared/validators/checks.py": (
-                "RULES: dict[str, Callable[[str, Any, Documents], Iterator[Finding]]] = {\n",
-                """def _shouting(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+                "RULES: dict[str, Callable[[str, Any, _Documents], Iterator[Finding]]] = {\n",
+                """def _shouting(text: str, _: bool, __: _Documents) -> Iterator[Finding]:
     if text.isupper():
         yield _whole("shouting", "the text shouts")
 
 
-RULES: dict[str, Callable[[str, Any, Documents], Iterator[Finding]]] = {
+RULES: dict[str, Callable[[str, Any, _Documents], Iterator[Finding]]] = {
     "shouting": _shouting,
 """,
             ),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from services.ingress.dialects import served
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from tests.contract.test_ingress_schedules import ready
@@ -49,6 +52,18 @@ FIELDS = {
     "chat": ["max_tokens", "temperature", "seed", "n", "top_logprobs"],
     "tenant": ["calls", "tokens", "cost", "concurrent_jobs", "soft"],
 }
+
+
+SAID = {"messages": [{"role": "user", "content": "x"}]}
+TOOLS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
+    "/v1/chat/completions": (SAID, lambda name: {"type": "function", "function": {"name": name}}),
+    "/v1/responses": ({"input": "x"}, lambda name: {"type": "function", "name": name}),
+    "/v1/messages": (SAID | {"max_tokens": 9}, lambda name: {"name": name, "input_schema": {}}),
+    "/v1/messages/count_tokens": (SAID, lambda name: {"name": name, "input_schema": {}}),
+    "/api/chat": (SAID, lambda name: {"type": "function", "function": {"name": name}}),
+}
+"""Every route of a dialect that takes a caller's tools: the rest of its body, and a tool of this name."""
+NO_NAMES: tuple[Any, ...] = ("", " ", "\t", None, 5, {})
 
 
 def written(at: World) -> int:
@@ -98,3 +113,22 @@ async def test_a_sensible_value_passes(number: str) -> None:
                 answer: Any = await at.client.request(method, path, content=(form % number).encode())
                 assert answer.status_code in (200, 202), answer.text
                 assert json.loads(answer.text)
+
+
+async def test_a_tool_that_has_no_name_is_refused_alike_by_every_dialect() -> None:
+    """Nobody could call it, and what it was called by a model could not be told from nothing."""
+    bodies: list[tuple[str, type[BaseModel]]] = [(dialect.path, dialect.request) for dialect in served()]
+    bodies += [(asked.path, asked.body) for dialect in served() for asked in dialect.inquiries if asked.body is not None]
+    assert {path for path, body in bodies if "tools" in body.model_fields} - {"/v1/jobs"} == TOOLS.keys()
+    async with world() as at:
+        await ready(at)
+        before = written(at)
+        for path, (rest, tool) in TOOLS.items():
+            for name in NO_NAMES:
+                answer = await at.client.post(path, json={"model": "tiny:1", "tools": [tool("f"), tool(name)], **rest})
+                assert answer.status_code == 400, (path, name, answer.text)
+                assert "tools.1" in answer.text or "name" in answer.text, answer.text
+            for empty in ("", " "):
+                answer = await at.client.post(path, json={"model": "tiny:1", "tools": [tool(empty)], **rest})
+                assert "tools are functions, each with a name" in answer.text, (path, answer.text)
+        assert written(at) == before

@@ -74,7 +74,7 @@ def test_functions_are_short() -> None:
 def test_the_house_does_not_grow_again() -> None:
     """As counted (decision 0026), with a little room. Lower them when they have become lower."""
     found = count(ROOT)
-    assert found["public classes per 1,000 lines of services and shared"] <= 13.1
+    assert found["public classes per 1,000 lines of services and shared"] <= 12
     assert found["support to services and shared"] <= 0.18
     assert found["runs of 8 lines in two services"] == 0
 

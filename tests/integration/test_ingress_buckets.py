@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.ingress.admission.bucket_store import Debit, RedisBuckets
+from services.ingress.admission.bucket_store import BucketStore, Debit, bucket_store
+from services.ingress.settings import IngressSettings
 from shared.access import Rate
 from shared.clock import SystemClock
 from shared.errors import StoreAway
@@ -19,8 +20,10 @@ from shared.errors import StoreAway
 pytestmark = pytest.mark.redis
 
 
-def opened(url: str) -> RedisBuckets:
-    return RedisBuckets(url, prefix="t-", connections=8, timeout_seconds=2.0)
+def opened(url: str, *, timeout_seconds: float = 2.0) -> BucketStore:
+    found = bucket_store(IngressSettings(redis_url=url, keys_file="keys", redis_timeout_seconds=timeout_seconds), "t-")
+    assert found is not None
+    return found
 
 
 async def test_three_instances_never_give_more_than_one_bucket_holds(empty_redis: str) -> None:
@@ -74,7 +77,7 @@ async def test_settling_gives_back_and_bounds_debt_and_life(empty_redis: str) ->
 
 async def test_a_store_that_does_not_answer_says_so(unused_tcp_port: int) -> None:
     """Within its timeout, with the one error that callers handle."""
-    store = RedisBuckets(f"redis://127.0.0.1:{unused_tcp_port}/0", prefix="", connections=1, timeout_seconds=0.2)
+    store = opened(f"redis://127.0.0.1:{unused_tcp_port}/0", timeout_seconds=0.2)
     async with asyncio.timeout(5):
         with pytest.raises(StoreAway):
             await store.take([Debit("a", Rate(1, 1), 1)])

@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.ingress.status.status import JobState, JobStatus
-from services.ingress.status.store import Position, RedisStatusStore
+from services.ingress.status.store import Position, StatusStore
 from shared.clock import SystemClock
 from shared.contracts.job import Job
 from shared.errors import StoreAway
@@ -26,8 +26,8 @@ from tests.support.ingress_world import World, opening, running, until, world
 pytestmark = pytest.mark.redis
 
 
-def open_store(url: str, **changes: Any) -> RedisStatusStore:
-    return RedisStatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
+def open_store(url: str, **changes: Any) -> StatusStore:
+    return StatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
 
 
 def view(job: str, offset: int, state: JobState = JobState.RUNNING) -> JobStatus:

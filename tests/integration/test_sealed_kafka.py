@@ -33,7 +33,7 @@ from shared.kafka.port import Message, Record, TopicPartition, Unreadable, tenan
 from shared.processing.tail import stretches
 from shared.sealing.cipher import new_key, written
 from shared.sealing.sealed_log import SealedLog, sealed
-from shared.settings import ClusterSettings, SealingSettings
+from shared.settings import ClusterSettings
 from tests.support.native import KAFKA_FOLDERS
 from tests.support.sealing import keys_file
 
@@ -63,7 +63,7 @@ class Place:
         return CliRunner().invoke(main, words, env=environment | {"TUTTI_SEALING__KEYS_FILE": str(self.file)}, catch_exceptions=False)
 
     def log(self) -> SealedLog:
-        settings = ClusterSettings(sealing=SealingSettings(keys_file=str(self.file)))
+        settings = ClusterSettings.model_validate({"sealing": {"keys_file": str(self.file)}})
         return sealed(AioLog(self.at.servers, SystemClock()), settings, SystemClock(), self.at.topics)
 
     def lies_in(self, word: str) -> set[str]:

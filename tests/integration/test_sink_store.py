@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from services.sink.mongo import MongoStore
-from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch
+from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Batch
 from services.sink.queries import QUERIES
 from shared.errors import ConfigurationError, StoreAway
 
@@ -50,7 +50,7 @@ def job_row(batch: Batch, job: str, **fields: Any) -> None:
 
 def added(store_batch: Batch, id_: str, *offsets: int) -> Batch:
     for offset in offsets:
-        store_batch.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, Amount(offset, {"jobs": 1, "calls": offset}))
+        store_batch.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, offset, {"jobs": 1, "calls": offset})
     return store_batch
 
 
@@ -68,8 +68,8 @@ async def test_an_upsert_is_the_same_when_it_is_repeated(mongo_url: str) -> None
             assert await store.write(batch) == 0
         rows = await store.find(USAGE, {"tenant": "t"}, order=[("at", -1)], limit=10)
         assert [(row["status"], row["at"], row["s"]["x1"]["agent"]) for row in rows] == [("succeeded", 5.0, "chat")]
-        (life,) = await store.lives("h.0", ["a", "b"])
-        assert (life.offset, life.tenant, life.settled, life.steps) == (0, "t", 9, {"x1": ("chat", "m")})
+        ((job, life),) = await store.lives("h.0", ["a", "b"])
+        assert (job, life.offset, life.tenant, life.settled, life.steps) == ("a", 0, "t", 9, {"x1": ("chat", "m")})
         assert await store.lives("h.1", ["a"]) == []
 
 

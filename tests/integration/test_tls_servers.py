@@ -22,7 +22,7 @@ from infra.native.services import ServiceProcess
 from infra.native.waiting import wait_until
 from services.sink.mongo import MongoStore
 from shared.errors import ConfigurationError, StoreAway
-from shared.redis_client import RedisStore
+from shared.redis_client import ANYTHING, RedisStore
 from shared.tls import Pair, client_context, server_context
 from tests.support.certificates import Authority, Signed
 
@@ -105,8 +105,7 @@ async def test_redis_over_tls(redis_url: str, tmp_path: Path) -> None:
         await right.close()
         wrong = RedisStore(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={strangers.file}", connections=2, timeout_seconds=5)
         with pytest.raises(StoreAway):
-            async with wrong.answering():
-                await wrong.redis.ping()
+            await wrong.asked(wrong.redis.ping(), ANYTHING)
         await wrong.close()
 
 

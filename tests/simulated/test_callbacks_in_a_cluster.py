@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
-from services.ingress.callbacks.deliveries import Deliveries, Telling
+from services.ingress.callbacks.deliveries import Deliveries
 from services.ingress.callbacks.port import Heard
 from shared.kafka.port import Record
 from shared.processing.window import Window
@@ -38,7 +39,7 @@ def passes_what_is_on_its_way(patching: Patching) -> None:
     """A record is finished when it is taken."""
     original = Deliveries._read
 
-    def read(self: Deliveries, window: Window, record: Record) -> Telling | None:
+    def read(self: Deliveries, window: Window, record: Record) -> Any:
         found = original(self, window, record)
         window.finish(record.offset)
         return found
@@ -47,14 +48,14 @@ def passes_what_is_on_its_way(patching: Patching) -> None:
 
 
 def forgets_what_failed(patching: Patching) -> None:
-    def again(self: Deliveries, telling: Telling, what: str, heard: Heard | None = None) -> None:
+    def again(self: Deliveries, telling: Any, what: str, heard: Heard | None = None) -> None:
         self.intake.finish(telling.window, telling.record.offset)
 
     patching.setattr(Deliveries, "_again", again)
 
 
 def gives_up_in_silence(patching: Patching) -> None:
-    def bury(self: Deliveries, telling: Telling, error: Exception) -> None:
+    def bury(self: Deliveries, telling: Any, error: Exception) -> None:
         self.intake.finish(telling.window, telling.record.offset)
 
     patching.setattr(Deliveries, "_bury", bury)

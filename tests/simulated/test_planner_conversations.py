@@ -68,7 +68,7 @@ def results(world: World) -> dict[str, Result]:
 async def read(world: World, step: Step) -> list[tuple[str, str]]:
     """What the model of this step reads."""
     blobs = Blobs(world.log.process("reader"), world.clock, world.topics, service="worker", instance="reader")
-    whole = await Contexts(blobs).whole(step)
+    whole = await Contexts(blobs.fetch).whole(step)
     return [(message.role, message.content) for message in whole.messages]
 
 

@@ -39,15 +39,15 @@ class MemoryStore:
         last = max(entries, key=lambda entry: entry["offset"])
         return Begun(last["epoch"], last["chain"])
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[tuple[str, JobLife]]:
         await self._moment()
         rows = [row for row in self.documents[USAGE].values() if row["home"] == home and row["job"] in jobs]
         return [
-            JobLife(
-                row["job"], row["life"], row.get("tenant"), row.get("settled"),
+            (row["job"], JobLife(
+                row["life"], row.get("tenant"), row.get("settled"),
                 {step: (told["agent"], told["model"]) for step, told in row.get("s", {}).items() if "agent" in told},
                 row.get("conversation"),
-            )
+            ))
             for row in rows
         ]  # fmt: skip
 

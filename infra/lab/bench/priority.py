@@ -28,7 +28,7 @@ import click
 
 from infra.lab.bench.arrivals import Traffic, connected, jain, jobs, steady
 from infra.lab.bench.figures import MS, Budget, Figures, median_of, percentile
-from infra.lab.bench.runner import Bench, Lab, option, shortly
+from infra.lab.bench.runner import Bench, Lab, option, under
 from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
@@ -192,8 +192,7 @@ def measure(lab: Lab, repeat: int, *, size: int, size_bytes: int, slot_ms: float
         options = {"simulator": steady(slot_seconds, slots), "environment": {"TUTTI_WORKER__SLOTS": str(slots)}}
         with lab.cluster("priority", **options) as cluster:
             figures = lab.run(_run(cluster, scenario, slot_seconds, size, Random(seed + repeat), size_bytes))
-        click.echo(f"  {name}: {shortly(figures)}", err=True)
-        found |= {f"{name}.{key}": value for key, value in figures.items()}
+        found |= under(name, figures)
     return found
 
 

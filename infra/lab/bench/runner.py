@@ -218,7 +218,7 @@ def _callback(name: str, bench: Bench) -> Callable[..., None]:
             with Lab(servers, repeats, quick, bench.simulated) as lab:
                 for repeat in range(repeats):
                     runs.append(bench.measure(lab, repeat, **own))
-                    click.echo(f"  #{repeat + 1}: {shortly(runs[-1])}", err=True)
+                    click.echo(f"  #{repeat + 1}: {_shortly(runs[-1])}", err=True)
         except (Unmeasured, TuttiError) as error:
             raise click.ClickException(str(error)) from error
         told = {one.opts[0].lstrip("-").replace("-", "_"): _short(own[one.name or ""]) for one in bench.options if not _written(one)}
@@ -241,6 +241,11 @@ def _short(value: Any) -> Any:
     return value.name if isinstance(value, Path) else value
 
 
-def shortly(figures: Figures, most: int = 12) -> str:
-    """For whoever waits."""
+def under(name: str, figures: Figures, mark: str = ".") -> dict[str, float]:
+    """The figures of one scenario of a run, under its name; shown to whoever waits."""
+    click.echo(f"  {name}: {_shortly(figures)}", err=True)
+    return {f"{name}{mark}{figure}": value for figure, value in figures.items()}
+
+
+def _shortly(figures: Figures, most: int = 12) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[:most]) + (", ..." if len(figures) > most else "")

@@ -18,7 +18,7 @@ import click
 
 from infra.lab.bench.arrivals import connected, jobs, steady
 from infra.lab.bench.figures import Budget, Figures, median_of, most_of
-from infra.lab.bench.runner import Bench, Lab, shortly
+from infra.lab.bench.runner import Bench, Lab, under
 from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
@@ -78,8 +78,7 @@ def measure(lab: Lab, repeat: int, *, chosen: tuple[str, ...]) -> Figures:
         nodes = [{"TUTTI_WORKER__SLOTS": str(slots)} for slots in way.slots]
         with lab.cluster("takeover", nodes=nodes, simulator=steady(JOB_SECONDS, SLOTS), copies=way.copies) as cluster:
             figures = lab.run(_run(cluster, way))
-        click.echo(f"  {name}: {shortly(figures)}", err=True)
-        found |= {f"{name}.{key}": value for key, value in figures.items()}
+        found |= under(name, figures)
     return found
 
 

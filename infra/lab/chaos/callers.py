@@ -48,7 +48,7 @@ class _Again(Exception):
     """Not answered; to be asked again in so many seconds. `what` None: he was told to go elsewhere, as readers of events are."""
 
     def __init__(self, what: str | None, seconds: float = AGAIN_SECONDS) -> None:
-        super().__init__(what)
+        super().__init__(what, seconds)
         self.what, self.seconds = what, seconds
 
 

@@ -22,7 +22,7 @@ import click
 import httpx
 
 from infra.lab.bench.figures import Budget, Figures, median_of, most_of, percentile
-from infra.lab.bench.runner import Bench, Lab, option, shortly
+from infra.lab.bench.runner import Bench, Lab, option, under
 from infra.lab.fleet.herd import herd
 from infra.lab.fleet.scenarios import beside
 from infra.lab.fleet.spec import FLEET_OPTIONS, Change, Fleet, Request, requests
@@ -236,8 +236,7 @@ def _played(lab: Lab, gateways: Mapping[str, Gateway], fleet: Fleet, asked: Sequ
     found: dict[str, float] = {}
     for name, gateway in gateways.items():
         figures = lab.run(play(gateway.url, asked, fleet, gateway.servers, clock=_CLOCK, key=key))
-        click.echo(f"  {name:<14}{shortly(figures)}", err=True)
-        found |= {f"{name}/{figure}": value for figure, value in figures.items()}
+        found |= under(name, figures, "/")
         down = [server for server in gateway.servers.values() if server.pid() is None]
         for server in down:
             server.start()

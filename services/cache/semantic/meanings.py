@@ -59,8 +59,8 @@ class _Passed(NamedTuple):
     drawn: bool
 
 
-class Semantic:
-    """Implements `services.cache.port.Meanings`."""
+class Meanings:
+    """Semantic lookups. Raises nothing: what it cannot say is no hit. Bounded in time by itself."""
 
     def __init__(self, store: CacheStore, vectors: VectorSets, embedder: Embedder, settings: CacheSettings) -> None:
         self._store, self._vectors, self._embedder, self._settings = store, vectors, embedder, settings
@@ -75,9 +75,11 @@ class Semantic:
 
     @property
     def trouble(self) -> str | None:
+        """Why it finds nothing at present."""
         return self._embedder.trouble
 
     async def run(self) -> None:
+        """What it does beside, for ever."""
         await asyncio.gather(self._embedder.run(), self._learn_forever())
 
     async def close(self) -> None:
@@ -89,6 +91,7 @@ class Semantic:
     # Asking
 
     async def near(self, lookups: Sequence[CacheLookup]) -> list[Hit]:
+        """Of each, whose `meaning` is set, an entry that may be served to it and its similarity; one a lookup, in their order."""
         try:
             async with asyncio.timeout(self._settings.semantic_seconds):
                 return await self._near(lookups)
@@ -185,6 +188,7 @@ class Semantic:
     # Learning
 
     async def learn(self, entries: Sequence[CacheEntry]) -> None:
+        """These are kept, each with a `meaning`. Returns at once."""
         for entry in entries:
             if len(entry.meaning.question) <= LONGEST and not self._learning.full():  # type: ignore[union-attr]
                 self._learning.put_nowait(entry)
@@ -236,7 +240,7 @@ def _drawn(lookup: CacheLookup, why: str) -> float:
     return int.from_bytes(blake2b(f"{why}/{lookup.job}/{lookup.step}".encode(), digest_size=6).digest()) / 2**48
 
 
-def build_meanings(environment: Environment, settings: CacheSettings, store: CacheStore, outbox: Outbox) -> Semantic | None:
+def build_meanings(environment: Environment, settings: CacheSettings, store: CacheStore, outbox: Outbox) -> Meanings | None:
     """As the settings have it; None without a store or an embedder. Raises ConfigurationError."""
     if not settings.store or not settings.embedder:
         return None
@@ -244,5 +248,5 @@ def build_meanings(environment: Environment, settings: CacheSettings, store: Cac
     if isinstance(store, RedisCache):
         store.purged = vectors.forget
     if settings.embedder == "local":
-        return Semantic(store, vectors, LocalEmbedder(settings.embedder_path), settings)
-    return Semantic(store, vectors, ClusterEmbedder(Asking(environment, outbox, "cache"), settings.embedder_model), settings)
+        return Meanings(store, vectors, LocalEmbedder(settings.embedder_path), settings)
+    return Meanings(store, vectors, ClusterEmbedder(Asking(environment, outbox, "cache"), settings.embedder_model), settings)

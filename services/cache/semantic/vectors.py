@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import Field, InstanceOf, TypeAdapter
 
 from services.cache.port import CacheEntry
 from services.cache.settings import CacheSettings
-from shared.redis_client import RedisStore
+from shared.redis_client import ANYTHING, MANY, NUMBER, RedisStore, formed
 from shared.validators.questions.threshold import MOST_LABELS, Label
 
 _FORM = 1
 _MOST_EMBEDDERS = 16
 _LABELS: TypeAdapter[dict[str, tuple[Label, ...]]] = TypeAdapter(dict[str, tuple[Label, ...]])
+_NEAREST = TypeAdapter(list[InstanceOf[Exception] | dict[str, tuple[float, Any]] | Annotated[list[Any], Field(max_length=0)]])
+"""Of each what went wrong, or element → (score, attributes), as RESP3 has it; an empty list where there is no such set."""
+_NAMES = TypeAdapter(list[str])
+_MEMBERS = TypeAdapter(set[str])
 _SECONDS = 2.0
 _SURPLUS = 8
 """Taken away at once where there are too many."""
@@ -47,8 +51,7 @@ class VectorSets(RedisStore):
         for embedder, partition, vector in asked:
             name = _set(self._prefix, embedder, partition)
             pipeline.execute_command("VSIM", name, "FP32", vector.tobytes(), "WITHSCORES", "WITHATTRIBS", "COUNT", most)
-        async with self.answering(_SECONDS):
-            return [_near(one) for one in await pipeline.execute(raise_on_error=False)]
+        return [_near(one) for one in await self.asked(pipeline.execute(raise_on_error=False), _NEAREST, _SECONDS)]
 
     async def add(self, embedder: str, partition: str, key: str, vector: array[float], seconds: float) -> None:
         """`seconds`: how long its entry lives."""
@@ -58,30 +61,28 @@ class VectorSets(RedisStore):
         pipeline.execute_command("VADD", name, "FP32", vector.tobytes(), key, "CAS", "NOQUANT")
         pipeline.expire(name, left, nx=True).expire(name, left, gt=True)
         pipeline.execute_command("VCARD", name)
-        async with self.answering(_SECONDS):
-            *_, count = await pipeline.execute()
-            if int(count) > self._most:
-                surplus = await self.redis.execute_command("VRANDMEMBER", name, int(count) - self._most + _SURPLUS)
-                await self.remove([(embedder, partition, one.decode()) for one in surplus if one.decode() != key])
+        *_, count = await self.asked(pipeline.execute(), MANY, _SECONDS)
+        over = formed(count, NUMBER) - self._most
+        if over > 0:
+            surplus = await self.asked(self.redis.execute_command("VRANDMEMBER", name, over + _SURPLUS), _NAMES, _SECONDS)
+            await self.remove([(embedder, partition, one) for one in surplus if one != key])
 
     async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
         """In the place of those that it had; nothing where it is gone."""
-        async with self.answering(_SECONDS):
-            said = _LABELS.dump_json({"labels": tuple(labels)})
-            await self.redis.execute_command("VSETATTR", _set(self._prefix, embedder, partition), key, said)
+        said = _LABELS.dump_json({"labels": tuple(labels)})
+        name = _set(self._prefix, embedder, partition)
+        await self.asked(self.redis.execute_command("VSETATTR", name, key, said), ANYTHING, _SECONDS)
 
     async def remove(self, which: Iterable[tuple[str, str, str]]) -> None:
         """Of each its embedder, partition and key."""
         pipeline = self.redis.pipeline(transaction=False)
         for embedder, partition, key in which:
             pipeline.execute_command("VREM", _set(self._prefix, embedder, partition), key)
-        async with self.answering(_SECONDS):
-            await pipeline.execute()
+        await self.asked(pipeline.execute(), ANYTHING, _SECONDS)
 
     async def forget(self, entries: Sequence[CacheEntry]) -> None:
         """Purged ones' vectors, of whatever embedder."""
-        async with self.answering(_SECONDS):
-            embedders = [one.decode() for one in await self.redis.smembers(_embedders(self._prefix))]
+        embedders = await self.asked(self.redis.smembers(_embedders(self._prefix)), _MEMBERS, _SECONDS)
         meant = [(entry.meaning.partition, entry.key) for entry in entries if entry.meaning is not None]
         await self.remove([(embedder, *one) for one in meant for embedder in sorted(embedders)[:_MOST_EMBEDDERS]])
 
@@ -94,11 +95,11 @@ def _embedders(prefix: str) -> str:
     return f"tutti:{prefix}cache-embedders"
 
 
-def _near(answer: Any) -> list[Near]:
-    """Of element → (score, attributes), as RESP3 has it; a score is (1 + cosine) / 2."""
-    if isinstance(answer, Exception):
+def _near(answer: Exception | dict[str, tuple[float, Any]] | list[Any]) -> list[Near]:
+    """A score is (1 + cosine) / 2."""
+    if not isinstance(answer, dict):
         return []
-    found = [Near(key.decode(), 2 * float(score) - 1, _labels(said)) for key, (score, said) in dict(answer).items()]
+    found = [Near(key, 2 * score - 1, _labels(said)) for key, (score, said) in answer.items()]
     return sorted(found, key=lambda near: (-near.similarity, near.key))
 
 

@@ -15,10 +15,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from pydantic import FiniteFloat, TypeAdapter
+
 from services.ingress.settings import IngressSettings
 from shared.access import Rate
 from shared.clock import Clock
-from shared.redis_client import RedisStore
+from shared.redis_client import ANYTHING, RedisStore, exactly
 
 EPSILON_SECONDS = 1e-6
 """What rounding may take; a caller who waits exactly as long as he was told must not be refused."""
@@ -82,6 +84,7 @@ end
 return told
 """
 """All buckets give, or none does. KEYS: buckets; ARGV: rate, burst, amount of each; returns full_seconds, wait_seconds of each."""
+_LEVELS = TypeAdapter(list[FiniteFloat])
 
 _SETTLE = """
 local time = redis.call('TIME')
@@ -143,7 +146,7 @@ class MemoryBuckets:
         """Nothing is held."""
 
 
-class RedisBuckets(RedisStore):
+class _RedisBuckets(RedisStore):
     """Keys: `tutti:<prefix>bucket:{<name>}` → full_at."""
 
     def __init__(self, url: str, *, prefix: str, connections: int, timeout_seconds: float) -> None:
@@ -154,21 +157,20 @@ class RedisBuckets(RedisStore):
 
     async def take(self, asks: Sequence[Debit]) -> list[Level]:
         arguments = [value for each in asks for value in (repr(each.rate.per_second), repr(each.rate.burst), repr(each.amount))]
-        async with self.answering():
-            found = await self._take(keys=[self._prefix + each.bucket for each in asks], args=arguments)
-        return [Level(float(full), float(wait)) for full, wait in zip(found[::2], found[1::2], strict=True)]
+        call = self._take(keys=[self._prefix + each.bucket for each in asks], args=arguments)
+        found = exactly(await self.asked(call, _LEVELS), 2 * len(asks))
+        return [Level(full, wait) for full, wait in zip(found[::2], found[1::2], strict=True)]
 
     async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
-        async with self.answering():
-            for bucket, (rate, difference) in differences.items():
-                arguments = [repr(rate.per_second), repr(difference), repr(most_owed_seconds(rate))]
-                await self._settle(keys=[self._prefix + bucket], args=arguments)
+        for bucket, (rate, difference) in differences.items():
+            arguments = [repr(rate.per_second), repr(difference), repr(most_owed_seconds(rate))]
+            await self.asked(self._settle(keys=[self._prefix + bucket], args=arguments), ANYTHING)
 
 
 def bucket_store(settings: IngressSettings, prefix: str) -> BucketStore | None:
     """The buckets that all instances share; None: each has its own."""
     if not (settings.redis_url and settings.keys_file):
         return None
-    return RedisBuckets(
+    return _RedisBuckets(
         settings.redis_url, prefix=prefix, connections=settings.redis_connections, timeout_seconds=settings.redis_timeout_seconds
     )

@@ -106,7 +106,7 @@ class Offered:
     def check(self, job: Job, client: Client) -> None:
         """Whether this cluster takes such a job of this client, by whatever route it came.
 
-        Raises Refused (403), NotOffered, UnknownPattern, InvalidInput (400), and as `resolve`.
+        Raises Refused (403), InvalidInput (400), and as `resolve`.
         """
         if job.callback is not None:
             self.callbacks.check(job.callback, job.tenant)

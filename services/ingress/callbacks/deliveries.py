@@ -48,7 +48,7 @@ class _CallbackFailed(TuttiError):
 
 
 @dataclass(slots=True, eq=False)
-class Telling:
+class _Telling:
     """One record on its way. `age_seconds`: of the delivery when it was read here, at `since` (monotonic seconds)."""
 
     record: Record
@@ -77,7 +77,7 @@ class Deliveries:
         self._env, self._settings, self._outbox, self.rules = environment, settings, outbox, rules_of(settings)
         self.post: Post | None = _post_of(settings, self.rules) if self.rules.any else None
         self._clock, self._topics, self._wake = environment.clock, environment.topics, asyncio.Event()
-        self._lanes: HostLanes[Telling] = HostLanes(settings.lanes)
+        self._lanes: HostLanes[_Telling] = HostLanes(settings.lanes)
         self._sends: set[asyncio.Task[None]] = set()
         self._retries = RetryPolicy(settings.attempts, settings.first_pause_seconds, settings.longest_pause_seconds)
         self.tries = Tries()
@@ -141,7 +141,7 @@ class Deliveries:
             self._sends.add(send)
             send.add_done_callback(self._sends.discard)
 
-    def _read(self, window: Window, record: Record) -> Telling | None:
+    def _read(self, window: Window, record: Record) -> _Telling | None:
         """None of an end that is told to nobody. Raises InvalidRecord."""
         if record.topic == self._topics.results:
             if headers.find(record.headers, headers.CALLBACK) is None:
@@ -159,9 +159,9 @@ class Deliveries:
         if headers.find(record.headers, headers.REPLAY_OF) is not None:
             delivery = Delivery(result=delivery.result)
         age = delivery.age_seconds + headers.Envelope(record.headers).waited()
-        return Telling(record, window, delivery, age, self._clock.monotonic())
+        return _Telling(record, window, delivery, age, self._clock.monotonic())
 
-    def _admit(self, telling: Telling) -> None:
+    def _admit(self, telling: _Telling) -> None:
         try:
             parts = self.rules.check(telling.delivery.result.callback, telling.tenant)
         except InvalidInput as error:
@@ -172,7 +172,7 @@ class Deliveries:
         if not self._lanes.admit(telling):
             self._again(telling, "deferred")
 
-    async def _send(self, telling: Telling) -> None:
+    async def _send(self, telling: _Telling) -> None:
         heard = Heard(False, "an error here")
         try:
             heard = await self._told(telling)
@@ -191,7 +191,7 @@ class Deliveries:
         else:
             self._again(telling, "failed", heard)
 
-    async def _told(self, telling: Telling) -> Heard:
+    async def _told(self, telling: _Telling) -> Heard:
         result = telling.delivery.result
         assert result.callback is not None, "it was admitted"
         assert self.post is not None, "where callbacks are taken"
@@ -201,7 +201,7 @@ class Deliveries:
         metrics.CALLBACK_SECONDS.observe(self._clock.monotonic() - began)
         return heard
 
-    def _again(self, telling: Telling, what: str, heard: Heard | None = None) -> None:
+    def _again(self, telling: _Telling, what: str, heard: Heard | None = None) -> None:
         """After a while by `delays`, or not at all. Without `heard` it was not tried: that counts as age alone."""
         delivery, waited = telling.delivery, self._clock.monotonic() - telling.since
         attempts, age = delivery.attempts + (heard is not None), telling.age_seconds + max(0.0, waited)
@@ -223,13 +223,13 @@ class Deliveries:
         wish = heard.again_seconds if heard is not None and heard.again_seconds is not None else 0.0
         return max(1.0, self._retries.delay_seconds(attempts, 0.5 + drawn / 2), min(wish, self._settings.longest_pause_seconds))
 
-    def _on_sent(self, telling: Telling, sent: Sent) -> None:
+    def _on_sent(self, telling: _Telling, sent: Sent) -> None:
         if isinstance(sent, Appended):
             self.intake.finish(telling.window, telling.record.offset)
         else:
             self._bury(telling, sent)
 
-    def _bury(self, telling: Telling, error: Exception) -> None:
+    def _bury(self, telling: _Telling, error: Exception) -> None:
         """Not as an odd record, of which too many stop a partition. Replayed, it begins anew (`_read`)."""
         metrics.CALLBACKS.labels("dead").inc()
         self._outbox.bury(telling.record, error, partial(self.intake.finish, telling.window, telling.record.offset))

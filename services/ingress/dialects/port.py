@@ -5,7 +5,7 @@ bytes. The routes do the rest, for all dialects alike: admission, submission, wa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -183,7 +183,7 @@ class ModelShown(NamedTuple):
     resident: bool = False
 
 
-class Known(Protocol):
+class _Known(Protocol):
     """What may be asked for here, now."""
 
     def all(self) -> list[ModelShown]:
@@ -196,7 +196,7 @@ class Known(Protocol):
 class Inquired(NamedTuple):
     """What is asked besides a call: what stands in its path, and its body."""
 
-    known: Known
+    known: _Known
     params: Mapping[str, str]
     body: bytes
 
@@ -254,6 +254,17 @@ class Dialect:
     tasks: Sequence[TaskDoor] = ()
     batched: bool = False
     """Its requests may be lines of batches: what it wishes is JSON."""
+
+
+def functions(tools: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The caller's tools, in OpenAI's form. Raises UnsupportedParameter of one that is no function, or that has no name to be called by."""
+    found = tuple(tools)
+    for number, tool in enumerate(found):
+        function = tool.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        if tool.get("type", "function") != "function" or not isinstance(name, str) or not name.strip():
+            raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
+    return found
 
 
 def named_tools(tools: tuple[dict[str, Any], ...], names: Sequence[str] | None) -> tuple[dict[str, Any], ...]:

@@ -55,17 +55,17 @@ class BodyBudget:
         self._answers.give_back(guest.tenant, self._held.pop(guest, 0))
         self._freed.set()
 
-    def read(self, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> Body:
+    def read(self, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> _Body:
         """To be entered: gives the whole body, unpacked; its bytes count until the block ends.
 
         Raises TooLarge beyond `limit` bytes, before reading when the length is announced; Overloaded; ClientGone; Refused: 408 when it does
         not arrive in time, 415 and 400 when it cannot be unpacked.
         """
         check_body_size(call.content_length or 0, limit)
-        return Body(self._places, receive, call, tenant, limit)
+        return _Body(self._places, receive, call, tenant, limit)
 
 
-class Body:
+class _Body:
     """One request's."""
 
     __slots__ = ("_call", "_limit", "_places", "_receive", "_size", "_tenant")

@@ -19,6 +19,7 @@ from services.ingress.http.openapi_parts import (
     FAILURE_STATUS,
     REF,
     TENANT_ASKED,
+    Components,
     as_json,
     header,
     named,
@@ -75,7 +76,7 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
         (ErasureView, "serialization"),
         (Erasure, "validation"),
     ]
-    _, schemas = models_json_schema(inputs, ref_template=REF, by_alias=True)
+    _, schemas = models_json_schema(inputs, ref_template=REF, by_alias=True, schema_generator=Components)
     components = dict(schemas.get("$defs", {})) | {problem_form(dialect.problem): problem_schema(dialect.problem) for dialect in dialects}
     bearer = {"type": "http", "scheme": "bearer", "description": "Only where there are keys (`/v1/keys`, TUTTI_INGRESS__KEYS_FILE)."}
     return {

@@ -6,11 +6,27 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import ModelSchema
+
 from services.ingress.http.exchange import IDEMPOTENCY_KEY, MAX_DEADLINE_SECONDS
 from services.ingress.problems import STATUS_OF_FAILURE, Problem, rendered
 from shared.contracts.base import ID, TENANT, PriorityClass
 
 REF = "#/components/schemas/{model}"
+
+
+class Components(GenerateJsonSchema):
+    """Clients generate code by these names: that a part of a request is one module's own is nothing to them."""
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(name.lstrip("_"))
+
+    def model_schema(self, schema: ModelSchema) -> dict[str, Any]:
+        form = super().model_schema(schema)
+        return form | {"title": form["title"].lstrip("_")}
+
+
 _OF_TENANT = {"type": "string", "pattern": f"^{TENANT}$"}
 
 

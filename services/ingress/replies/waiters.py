@@ -28,7 +28,7 @@ Whole = Callable[[Guest, Result], Awaitable[Result]]
 _MOST_PROGRESS = 1_024
 
 
-class Sink(Protocol):
+class _Sink(Protocol):
     """Receives the replies to one job."""
 
     def on_chunk(self, chunk: Chunk) -> None: ...
@@ -121,7 +121,7 @@ class Caller:
             self.fail(error)
 
     def on_broken(self, broken: StreamBroken) -> SeenText:
-        """As `Sink`."""
+        """As `_Sink`."""
         return NOTHING if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
@@ -267,7 +267,7 @@ class Follow:
         self.grew(len(text))
 
     def on_broken(self, broken: StreamBroken) -> SeenText:
-        """As `Sink`."""
+        """As `_Sink`."""
         return NOTHING if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
@@ -369,8 +369,8 @@ class Waiters:
         sink.cannot_continue()
         return position.model_copy(update={"text": "", "tokens": None})
 
-    def _sink(self, correlation: bytes) -> Sink | None:
-        sink: Sink | None = self._callers.get(correlation) or self._follows.get(correlation)
+    def _sink(self, correlation: bytes) -> _Sink | None:
+        sink: _Sink | None = self._callers.get(correlation) or self._follows.get(correlation)
         if sink is None:
             self.unknown += 1
         return sink

@@ -40,7 +40,7 @@ class Erasure(BaseModel):
     dry_run: bool = True
 
 
-class Part(BaseModel):
+class _Part(BaseModel):
     """What goes, or stays. `count`: as far as this instance knows it."""
 
     what: str
@@ -50,9 +50,9 @@ class Part(BaseModel):
 
 
 _ELSEWHERE = (
-    Part(what="sums of days in the sink's store: counts and cost, by name (TUTTI_SINK__TOTALS_DAYS)"),
-    Part(what="the audit chain: ids and hashes, no text (TUTTI_SINK__AUDIT_DAYS); what administrators did (TUTTI_SINK__ACTS_DAYS)"),
-    Part(what="keys of a keys file, and blobs and backups outside of tutti: yours to remove"),
+    _Part(what="sums of days in the sink's store: counts and cost, by name (TUTTI_SINK__TOTALS_DAYS)"),
+    _Part(what="the audit chain: ids and hashes, no text (TUTTI_SINK__AUDIT_DAYS); what administrators did (TUTTI_SINK__ACTS_DAYS)"),
+    _Part(what="keys of a keys file, and blobs and backups outside of tutti: yours to remove"),
 )
 
 
@@ -61,8 +61,8 @@ class ErasureView(BaseModel):
 
     tenant: str
     erased: bool
-    goes: list[Part]
-    stays: list[Part]
+    goes: list[_Part]
+    stays: list[_Part]
 
 
 class _ErasureRoutes:
@@ -97,24 +97,24 @@ class _ErasureRoutes:
     def _batches(self, tenant: str) -> list[str]:
         return [known.batch for known in self._door.events.batches if known.tenant == tenant]
 
-    def _goes(self, tenant: str) -> list[Part]:
+    def _goes(self, tenant: str) -> list[_Part]:
         return [
-            Part(what="API keys made at run time", count=len(self._keys(tenant))),
-            Part(what="limits", count=int(tenant in self._door.tenants.limits)),
-            Part(what="schedules", count=len(self._runs(tenant))),
-            Part(what="conversations", count=len(self._talks(tenant))),
-            Part(what="batches", count=len(self._batches(tenant))),
-            Part(what="files", count=len([*self._door.files.of(tenant)])),
-            Part(what="status of jobs, in memory and in Redis"),
-            Part(what="rows of jobs and conversations in the sink's store"),
-            Part(what="answers in the cache"),
+            _Part(what="API keys made at run time", count=len(self._keys(tenant))),
+            _Part(what="limits", count=int(tenant in self._door.tenants.limits)),
+            _Part(what="schedules", count=len(self._runs(tenant))),
+            _Part(what="conversations", count=len(self._talks(tenant))),
+            _Part(what="batches", count=len(self._batches(tenant))),
+            _Part(what="files", count=len([*self._door.files.of(tenant)])),
+            _Part(what="status of jobs, in memory and in Redis"),
+            _Part(what="rows of jobs and conversations in the sink's store"),
+            _Part(what="answers in the cache"),
         ]
 
-    async def _seals(self, tenant: str) -> list[Part]:
+    async def _seals(self, tenant: str) -> list[_Part]:
         """Where records are sealed: their keys go, and what is sealed cannot be read any more, however long it stays."""
         held = () if self._topics.data_keys in self._topics.missing else await self._data_keys.of_tenant(tenant)
         what = "keys of its sealed records: what Kafka has of it, and backups of that, cannot be read any more"
-        return [Part(what=what, count=len(held))] if held else []
+        return [_Part(what=what, count=len(held))] if held else []
 
     async def _erase(self, request: Request, tenant: str) -> None:
         write, door = self._declaring.write, self._door
@@ -136,12 +136,12 @@ class _ErasureRoutes:
         if self._topics.data_keys not in self._topics.missing:
             await self._data_keys.shred(tenant)
 
-    def _stays(self) -> list[Part]:
+    def _stays(self) -> list[_Part]:
         """In Kafka by each topic's retention; in the sink's store by its settings."""
         days = [(family.pattern, family.retention_ms) for family in FAMILIES if family.pattern not in OF_NO_TENANT]
-        kept = [Part(what=f"records of {pattern}", days=round(ms / DAY_MS, 3)) for pattern, ms in days if ms is not None]
+        kept = [_Part(what=f"records of {pattern}", days=round(ms / DAY_MS, 3)) for pattern, ms in days if ms is not None]
         digests = self._door.settings.status_ttl_seconds * 1000 / DAY_MS
-        return [*kept, Part(what="digests of requests in Redis, by which a repeated id is known", days=digests), *_ELSEWHERE]
+        return [*kept, _Part(what="digests of requests in Redis, by which a repeated id is known", days=digests), *_ELSEWHERE]
 
 
 def routes(door: Door, declaring: Declaring, schedules: ScheduleTable, environment: Environment) -> Routes:

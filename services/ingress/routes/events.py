@@ -30,7 +30,7 @@ _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 _HEADERS = in_text(sse.HEADERS)
 
 
-class Cursor:
+class _Cursor:
     """What this client has received."""
 
     __slots__ = ("characters", "facts", "offset")
@@ -60,10 +60,10 @@ class _JobEvents:
             raise not_found(job)
         door.stay()
         reader = reader_of(door, WaitKind.EVENTS, status.owner)
-        cursor = Cursor(request.headers.get("last-event-id"))
+        cursor = _Cursor(request.headers.get("last-event-id"))
         return ReaderStream(door, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 
-    async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Following) -> AsyncIterator[bytes]:
+    async def _stream(self, job: str, status: JobStatus, cursor: _Cursor, reader: Following) -> AsyncIterator[bytes]:
         follow, heartbeat_seconds = self._door.waiters.following(job), self._door.settings.heartbeat_seconds
         notes, quiet_seconds = PlaceNotes(lambda: self._door.place(status)), 0.0
         look_seconds = min(TOLD_SECONDS, heartbeat_seconds) if self._door.settings.places else heartbeat_seconds
@@ -105,13 +105,13 @@ class _JobEvents:
                         if job not in self._door.journal:
                             return
 
-    async def _rest(self, settled: Result, cursor: Cursor, reader: Following) -> bytes:
+    async def _rest(self, settled: Result, cursor: _Cursor, reader: Following) -> bytes:
         """What the client has not of the whole answer; nothing where that is not to be had now."""
         result = await self._door.whole_now(reader, settled)
         text = result.answer.text if result is not None and result.answer is not None else ""
         return _chunk(settled.job, text, cursor) if len(text) > cursor.characters else b""
 
-    async def _summary(self, status: JobStatus, cursor: Cursor, reader: Following) -> bytes:
+    async def _summary(self, status: JobStatus, cursor: _Cursor, reader: Following) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset, cursor.facts = max(cursor.offset, status.offset), 0
         return sse.event("status", await self._door.public(reader, status), str(cursor))
@@ -125,13 +125,13 @@ def routes(door: Door) -> Routes:
     }
 
 
-def _chunk(job: str, text: str, cursor: Cursor) -> bytes:
+def _chunk(job: str, text: str, cursor: _Cursor) -> bytes:
     start = cursor.characters
     cursor.characters = len(text)
     return sse.event("chunk", dialect.chunk(ids.public(job), start, text[start:]), str(cursor))
 
 
-def _render(event: RawEvent, job: str, cursor: Cursor) -> Iterator[bytes]:
+def _render(event: RawEvent, job: str, cursor: _Cursor) -> Iterator[bytes]:
     facts = dialect.events(event, ids.public(job))
     for kind, payload in facts[cursor.facts :]:
         cursor.facts += 1

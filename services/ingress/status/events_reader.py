@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,7 +21,6 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.lines import Lines
-from services.ingress.status.newest import Newest
 from services.ingress.status.reviews import Reviews
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, kind_in, last
 from services.ingress.status.status import JobStatus
@@ -50,6 +49,39 @@ _TRIES, _AGAIN_SECONDS = 10, 0.5
 """A cold coordinator of the planners' group does not answer at once."""
 _MAX_DIRTY = 20_000
 """Changed jobs a partition that wait for the store; beyond that the oldest are not written (their status is in the journal for a while)."""
+_MOST_NAMES = 50_000
+"""Conversations, or batches, of about 1 kB each; of more, the longest unused are not seen here."""
+_E = TypeVar("_E", BatchChanged, ConversationChanged)
+
+
+class _Newest(Generic[_E]):
+    """Of each conversation or batch its newest event, which is all of it: (tenant, name) → it. `named`: its field with the name.
+
+    Their texts are not kept here: they lie in blobs, and are read when somebody asks.
+    """
+
+    def __init__(self, event: type[_E], named: str) -> None:
+        self._event: type[_E] = event
+        self._named = named
+        self._known: OrderedDict[tuple[str, str], _E] = OrderedDict()
+
+    def __iter__(self) -> Iterator[_E]:
+        """Those used last first."""
+        return reversed(self._known.values())
+
+    def get(self, tenant: str, name: str) -> _E | None:
+        return self._known.get((tenant, name))
+
+    def on_event(self, value: bytes) -> None:
+        """A valid one. Raises ValueError when it cannot be read."""
+        changed = self._event.model_validate_json(value)
+        key = changed.tenant, getattr(changed, self._named)
+        self._known.pop(key, None)
+        if not changed.gone:
+            self._known[key] = changed
+        if len(self._known) > _MOST_NAMES:
+            self._known.popitem(last=False)
+            _log.warning("not_listed", what=self._named, most=_MOST_NAMES)
 
 
 class EventsReader:
@@ -71,8 +103,8 @@ class EventsReader:
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self.reviews = Reviews(environment.log, topics.job_events, environment.instance)
-        self.conversations, self.batches = Newest(ConversationChanged, "conversation"), Newest(BatchChanged, "batch")
-        of_owners: dict[str, Newest[Any]] = {"conversation_changed": self.conversations, "batch_changed": self.batches}
+        self.conversations, self.batches = _Newest(ConversationChanged, "conversation"), _Newest(BatchChanged, "batch")
+        of_owners: dict[str, _Newest[Any]] = {"conversation_changed": self.conversations, "batch_changed": self.batches}
         self._of_owners = of_owners
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
         self._results = [TopicPartition(topics.results, number) for number in range(topics.partitions("other"))]

@@ -47,7 +47,7 @@ class JobState(StrEnum):
 _RANK = {state: rank for rank, state in enumerate(JobState)}
 
 
-class NearedLimit(BaseModel):
+class _NearedLimit(BaseModel):
     """A limit of the job of which the soft bound is reached, as it was then."""
 
     limit: str
@@ -90,7 +90,7 @@ class JobStatus(BaseModel):
     """Reference → version, as pinned when it was accepted; absent where it uses none."""
     models: dict[str, list[str]] | None = None
     """Name of a card, synonym or tier → the models that it stood for then, first the one that is asked first."""
-    limits_neared: list[NearedLimit] = Field(default_factory=list)
+    limits_neared: list[_NearedLimit] = Field(default_factory=list)
     steps: list[StepStatus] = Field(default_factory=list)
     result: Result | None = None
     offset: int = -1
@@ -194,7 +194,7 @@ def _apply(status: JobStatus, event: Contract) -> None:
         case events.JobStopped():
             status.stopping = event.failure
         case events.LimitNeared():
-            status.limits_neared.append(NearedLimit(limit=event.limit, used=event.used, bound=event.bound))
+            status.limits_neared.append(_NearedLimit(limit=event.limit, used=event.used, bound=event.bound))
         case events.JobSnapshot():
             _on_snapshot(status, event)
         case _:

@@ -7,13 +7,13 @@ read the same events: whoever is behind the stored position writes nothing, so n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobStatus
-from shared.redis_client import RedisStore
+from shared.redis_client import ANYTHING, MANY, NUMBER, SCANNED, RedisStore, exactly
 
 _SAVE = """
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
@@ -25,6 +25,7 @@ return 1
 """KEYS: positions, jobs...; ARGV: partition, next offset, epoch, ttl, statuses..."""
 
 
+_POSITIONS = TypeAdapter(dict[int, Annotated[str, Field(pattern=r"^[0-9]{1,19} -?[0-9]{1,19}$")]])
 _SCANNED = 500
 """Keys that one call looks at."""
 
@@ -36,42 +37,10 @@ class Position(NamedTuple):
     epoch: int = -1
 
 
-class StatusStore(Protocol):
-    """Bounded in time by itself. Every method raises StoreAway, within the timeout."""
+class StatusStore(RedisStore):
+    """Every method raises StoreAway, within the timeout.
 
-    async def load(self, job: str) -> JobStatus | None:
-        """The stored status, or None."""
-        ...
-
-    async def load_many(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
-        """Those of `jobs` that are stored."""
-        ...
-
-    async def positions(self) -> Mapping[int, Position]:
-        """By partition."""
-        ...
-
-    async def save(self, partition: int, position: Position, statuses: Sequence[JobStatus]) -> bool:
-        """Write all or nothing; false when the store is already at or past `position`."""
-        ...
-
-    async def remember(self, statuses: Sequence[JobStatus]) -> None:
-        """Jobs that were just queued; never overwrites what is there."""
-        ...
-
-    async def claim(self, job: str, digest: str) -> bool | None:
-        """Note that `job` stands for the request with this digest. True: it is new. False: the same was noted before. None: another was."""
-        ...
-
-    async def erase(self, tenant: str, before: float) -> int:
-        """Forget the tenant's jobs that were accepted before this instant (or nobody knows when); how many. Repeatable."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class RedisStatusStore(RedisStore):
-    """Keys: `tutti:<prefix>job:<id>` → status JSON; `tutti:<prefix>job-events` → hash partition → "offset epoch";
+    Keys: `tutti:<prefix>job:<id>` → status JSON; `tutti:<prefix>job-events` → hash partition → "offset epoch";
     `tutti:<prefix>claim:<id>` → digest of the request.
     """
 
@@ -84,55 +53,56 @@ class RedisStatusStore(RedisStore):
         self._script = self.redis.register_script(_SAVE)
 
     async def load(self, job: str) -> JobStatus | None:
+        """The stored status, or None."""
         return (await self.load_many([job])).get(job)
 
     async def load_many(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+        """Those of `jobs` that are stored."""
         if not jobs:
             return {}
-        async with self.answering():
-            values = await self.redis.mget([self._job_prefix + job for job in jobs])
+        values = exactly(await self.asked(self.redis.mget([self._job_prefix + job for job in jobs]), MANY), len(jobs))
         return {job: status for job, value in zip(jobs, values, strict=True) if (status := _decode(value)) is not None}
 
     async def positions(self) -> Mapping[int, Position]:
-        async with self.answering():
-            found = await self.redis.hgetall(self._positions_key)
-        return {int(partition): Position(*(int(part) for part in value.split())) for partition, value in found.items()}
+        """By partition."""
+        found = await self.asked(self.redis.hgetall(self._positions_key), _POSITIONS)
+        return {partition: Position(*map(int, value.split())) for partition, value in found.items()}
 
     async def save(self, partition: int, position: Position, statuses: Sequence[JobStatus]) -> bool:
+        """Write all or nothing; false when the store is already at or past `position`."""
         keys = [self._positions_key, *(self._job_prefix + status.id for status in statuses)]
         arguments: list[Any] = [partition, position.offset, position.epoch, self._ttl, *(status.stored() for status in statuses)]
-        async with self.answering():
-            return bool(await self._script(keys=keys, args=arguments))
+        return await self.asked(self._script(keys=keys, args=arguments), NUMBER) == 1
 
     async def remember(self, statuses: Sequence[JobStatus]) -> None:
+        """Jobs that were just queued; never overwrites what is there."""
         pipeline = self.redis.pipeline(transaction=False)
         for status in statuses:
             pipeline.set(self._job_prefix + status.id, status.stored(), nx=True, ex=self._ttl)
-        async with self.answering():
-            await pipeline.execute()
+        await self.asked(pipeline.execute(), ANYTHING)
 
     async def claim(self, job: str, digest: str) -> bool | None:
+        """Note that `job` stands for the request with this digest. True: it is new. False: the same was noted before. None: another was."""
         key = self._claim_prefix + job
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.set(key, digest, nx=True, ex=self._ttl)
         pipeline.get(key)
-        async with self.answering():
-            first, noted = await pipeline.execute()
+        first, noted = await self.asked(pipeline.execute(), MANY)
         if first:
             return True
         return False if noted is None or noted == digest.encode() else None
 
     async def erase(self, tenant: str, before: float) -> int:
+        """Forget the tenant's jobs that were accepted before this instant (or nobody knows when); how many. Repeatable."""
         gone, cursor = 0, 0
-        async with self.answering():
-            while True:
-                cursor, keys = await self.redis.scan(cursor, match=f"{self._job_prefix}*", count=_SCANNED)
-                values = await self.redis.mget(keys) if keys else []
-                theirs = [key for key, value in zip(keys, values, strict=True) if _goes(_decode(value), tenant, before)]
-                if theirs:
-                    gone += await self.redis.delete(*theirs)
-                if not cursor:
-                    return gone
+        while True:
+            cursor, keys = await self.asked(self.redis.scan(cursor, match=f"{self._job_prefix}*", count=_SCANNED), SCANNED)
+            values = exactly(await self.asked(self.redis.mget(keys), MANY), len(keys)) if keys else []
+            theirs = [key for key, value in zip(keys, values, strict=True) if _goes(_decode(value), tenant, before)]
+            if theirs:
+                gone += await self.asked(self.redis.delete(*theirs), NUMBER)
+            if not cursor:
+                return gone
 
 
 def _goes(status: JobStatus | None, tenant: str, before: float) -> bool:
@@ -153,7 +123,7 @@ def status_store(settings: IngressSettings, prefix: str) -> StatusStore | None:
     """The store that the settings name; None: status is kept in memory only."""
     if not settings.redis_url:
         return None
-    return RedisStatusStore(
+    return StatusStore(
         settings.redis_url,
         prefix=prefix,
         ttl_seconds=settings.status_ttl_seconds,

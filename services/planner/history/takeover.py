@@ -34,7 +34,7 @@ class Superseded(TuttiError):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class _Taken:
     """A book as of one's own PlannerStarted, where its inputs begin, and the first round."""
 
     book: Book
@@ -56,7 +56,7 @@ class TakeOver:
         self._events = TopicPartition(topics.job_events, number)
         self._inputs = (*topics.all_jobs(), topics.outcomes)
 
-    async def run(self) -> Taken:
+    async def run(self) -> _Taken:
         """Raises LogError when Kafka fails half-way and Superseded when the epoch cannot be known; both: try again.
 
         NewerVersion: history holds events that only a newer planner can fold.
@@ -79,7 +79,7 @@ class TakeOver:
         metrics.REPLAY_SECONDS.observe(round_.now - started)
         metrics.TAKEOVERS.labels("taken").inc()
         log.info("partition_taken", home=self._number, epoch=epoch, watermark=watermark, events=replay.events, live=book.live)
-        return Taken(book, inputs, topic_ids, done, round_)
+        return _Taken(book, inputs, topic_ids, done, round_)
 
     async def _done(self, book: Book, inputs: dict[str, int], topic_ids: Mapping[str, str | None]) -> dict[str, Offsets]:
         """What the replayed history knows of the inputs ahead of their positions: bitmaps, which also move these on, and jobs.

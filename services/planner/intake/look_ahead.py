@@ -29,7 +29,7 @@ _LINGER_SECONDS = 10.0
 _AGAIN_SECONDS = 0.5
 
 
-class Backlogs(Protocol):
+class _Backlogs(Protocol):
     """What it reads for."""
 
     def backlog(self) -> bool:
@@ -48,7 +48,7 @@ class Backlogs(Protocol):
 class LookAhead:
     """Of one planner. `run` is its task."""
 
-    def __init__(self, wiring: Wiring, backlogs: Backlogs) -> None:
+    def __init__(self, wiring: Wiring, backlogs: _Backlogs) -> None:
         self._wiring, self._backlogs, self._clock = wiring, backlogs, wiring.clock
         self._wanted = asyncio.Event()
         self._resting: set[TopicPartition] = set()

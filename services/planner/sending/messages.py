@@ -11,7 +11,6 @@ from services.planner.draft import (
     CallerAnswer,
     Disown,
     Dispatch,
-    Fill,
     Publish,
     Sendable,
     Stop,
@@ -48,8 +47,8 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
             return [_result(result, body, settled.trace, topics), *finals]
         case Bury(letter=letter):
             return [letter]
-        case Fill(said=fill):
-            return [to_cache(topics.fills, fill, topics)]
+        case CacheFill() | CacheAbandoned():
+            return [to_cache(topics.fills, effect, topics)]
         case Tell(home=home, outcome=outcome):
             key = owner_key(outcome)
             partition = partition_of(key, topics.settings.home_partitions) if home is None else home

@@ -169,7 +169,7 @@ class Homes:
                 owned.home.reached(partition.topic, reached)
         self._transactions.look(self.consumer.held_back(), self._clock.monotonic())
 
-    # For the second reader: `look_ahead.Backlogs`
+    # For the second reader: `look_ahead`
 
     def backlog(self) -> bool:
         return any(owned.home.ahead.backlog for owned in self.owned.values())

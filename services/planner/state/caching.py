@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from pydantic_core import to_json
 
-from services.planner.draft import Draft, Fill
+from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Lookup, OpenStep
 from shared.contracts.budget import TenantLimits
@@ -181,7 +181,7 @@ def answered(draft: Draft, job: LiveJob, step: OpenStep, outcome: StepSucceeded,
         return
     fill = None if control is None else fill_of(job, step, outcome, control)
     if fill is not None:
-        draft.after.append(Fill(fill))
+        draft.after.append(fill)
         if step.lookup is not None and step.lookup.said.key == fill.key:
             step.lookup = None
     abandon(draft, step)
@@ -191,4 +191,4 @@ def abandon(draft: Draft, step: OpenStep) -> None:
     """It asked, and nothing is kept of it: whoever waits for it need not."""
     if step.lookup is not None:
         said, step.lookup = step.lookup.said, None
-        draft.after.append(Fill(CacheAbandoned(key=said.key, tenant=said.tenant, job=said.job, step=said.step)))
+        draft.after.append(CacheAbandoned(key=said.key, tenant=said.tenant, job=said.job, step=said.step))

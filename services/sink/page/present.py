@@ -103,7 +103,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Rates:
+class _Rates:
     """How often something happened, by the second, of the last five minutes. Seconds are the reader's own."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class ShownJobs:
         has left alone counts until its job ends: history does not tell."""
         self.totals: Counter[str] = Counter()
         """Since reading began: ends by status, `answers`, `exact` and `semantic` hits."""
-        self.rates = Rates()
+        self.rates = _Rates()
         self.starts = 0
         """Steps that began, ever."""
         self.lost = 0

@@ -17,8 +17,17 @@ from services.worker.backends import ollama_models
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.forced_calls import forced, forced_calls, is_forced
 from services.worker.backends.foreign import MeanLogprob, count, nanoseconds, vectors_of, within, words
-from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, decode, decode_lines, error_text, failure_kind, streamed, whole
-from services.worker.backends.ollama_continuation import continuing
+from services.worker.backends.http import (
+    EMBEDDINGS_BYTES,
+    MAX_BODY_BYTES,
+    HttpEndpoint,
+    decode,
+    decode_lines,
+    error_text,
+    failure_kind,
+    streamed,
+    whole,
+)
 from services.worker.backends.ollama_tasks import OllamaTasks, disk_free
 from services.worker.settings import WorkerSettings
 from shared.contracts.base import free_json
@@ -29,6 +38,8 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
 
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
+_CONTINUED = ("model", "keep_alive", "truncate", "shift", "options", "stream")
+"""What the call that goes on with a begun answer has of the chat."""
 _OPTION_NAMES = {"max_tokens": "num_predict"}
 
 
@@ -58,7 +69,7 @@ class OllamaBackend:
         return streamed(self._endpoint, _PATHS[call.step.operation], self._request(call), call.trace, reader)
 
     async def _continued(self, call: ModelCall, reader: _StreamReader) -> AsyncIterator[Delta | Completion]:
-        path, body = await continuing(self._endpoint, call.step, self._request(call), call.trace)
+        path, body = await _continuing(self._endpoint, call.step, self._request(call), call.trace)
         async with aclosing(streamed(self._endpoint, path, body, call.trace, reader)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -282,3 +293,27 @@ class _StreamReader:
 def _mid_stream_kind(line: dict[str, Any]) -> K:
     status = line.get("status_code") or line.get("StatusCode")
     return failure_kind(status, error_text(line)) if isinstance(status, int) and status >= 400 else K.MODEL_ERROR
+
+
+async def _continuing(endpoint: HttpEndpoint, step: Step, chat: dict[str, Any], trace: str | None) -> tuple[str, dict[str, Any]]:
+    """(path, body) of the call that makes Ollama go on with an answer that is begun; `chat` is the one with the beginning as its last
+    message. Raises ModelCallFailed.
+
+    Many templates leave the assistant's last message open, so that the model writes on; others close it, and the model, asked to continue,
+    says nothing at all. So Ollama renders the conversation without the answer (`_debug_render_only`, which runs no model), and the model is
+    given that text and the beginning of the answer as they are (`raw`). Where this is not to be had (an older server, tools, images, an
+    answer that the caller began himself), the beginning is sent as the last message.
+    """
+    if step.tools or continuation.begun_by_caller(step) or any(message.images for message in step.messages):
+        return "/api/chat", chat
+    asked = chat | {
+        "messages": chat["messages"][:-1],
+        "stream": False,
+        "options": chat["options"] | {"num_predict": 1},  # a server that does not know the word answers, shortly
+        "_debug_render_only": True,
+    }
+    async with endpoint.post("/api/chat", asked, trace) as response:
+        rendered = (decode(await whole(response, MAX_BODY_BYTES)).get("_debug_info") or {}).get("rendered_template")
+    if not isinstance(rendered, str) or not rendered:
+        return "/api/chat", chat
+    return "/api/generate", {name: chat[name] for name in _CONTINUED} | {"raw": True, "prompt": rendered + (step.prefix or "")}

@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.contracts.base import PositiveSeconds, Seconds, Sentence
-from shared.scheduling.cron import Cron, InvalidCron
+from shared.errors import InvalidInput
+from shared.scheduling.cron import Cron
 
 OWNER_IS_THERE = "the owner is at the machine"
 NOT_ITS_HOURS = "it is not one of the node's hours"
@@ -62,7 +63,7 @@ def checked(cron: str = "* * * * *", zone: str = "UTC") -> None:
     """Raises ValueError of what is no cron expression, or no time zone."""
     try:
         Cron(cron, zone)
-    except InvalidCron as error:
+    except InvalidInput as error:
         raise ValueError(error.message) from None
 
 

@@ -28,7 +28,7 @@ LOGGERS = (
 )
 
 
-class Thin(logging.Filter):
+class _Thin(logging.Filter):
     """Lets the first line of each kind (its template) through, then one every `EVERY_SECONDS`."""
 
     def __init__(self, clock: Clock) -> None:
@@ -51,8 +51,8 @@ def thin_out(clock: Clock) -> None:
     """Put one filter on each of aiokafka's loggers; a second call changes nothing."""
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        if not any(isinstance(present, Thin) for present in logger.filters):
-            logger.addFilter(Thin(clock))
+        if not any(isinstance(present, _Thin) for present in logger.filters):
+            logger.addFilter(_Thin(clock))
 
 
 log = logs.get(__name__)

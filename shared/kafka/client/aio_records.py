@@ -62,7 +62,7 @@ class _RecordFault(NamedTuple):
     why: str
 
 
-class Loose(NamedTuple):
+class _Loose(NamedTuple):
     """A record, read tolerantly. As aiokafka's."""
 
     offset: int
@@ -97,7 +97,7 @@ class Records(fetcher.PartitionRecords):
             if content is None:
                 headers = [header for header in headers if header[1] is not None]
                 break
-        if type(record) is Loose and record.odd:
+        if type(record) is _Loose and record.odd:
             why = f"offset {record.offset}: a header's name is not UTF-8"
             return Unreadable(tp.topic, tp.partition, record.offset, why, record.timestamp, key, value, tuple(headers))
         return ConsumerRecord(
@@ -238,7 +238,7 @@ class _RecordBatch:
         struct.pack_into(">h", room, _ATTRIBUTES_AT, attributes & ~_CODEC)
         return memoryview(room)[: _HEAD.size + length]
 
-    def _loosely(self, raw: memoryview, wanted: int) -> Iterator[Loose | _RecordFault]:
+    def _loosely(self, raw: memoryview, wanted: int) -> Iterator[_Loose | _RecordFault]:
         """The records from offset `wanted` on, one by one. A record that cannot be read is a fault; one without a length ends the batch."""
         head, body = _HEAD.unpack_from(raw), bytearray(raw[_HEAD.size :])
         at = 0
@@ -267,7 +267,7 @@ class _RecordBatch:
                 wanted = record.offset + 1
 
 
-def _record(head: tuple[int, ...], body: bytearray) -> Loose:
+def _record(head: tuple[int, ...], body: bytearray) -> _Loose:
     """Raises IndexError or ValueError."""
     _, at = decode_varint(body, 0)
     delta, at = decode_varint(body, at)
@@ -287,7 +287,7 @@ def _record(head: tuple[int, ...], body: bytearray) -> Loose:
         headers.append((written, content))
     if count < 0 or at != len(body) or place < 0:
         raise ValueError
-    return Loose(head[0] + place, timestamp, int(by_broker), key, value, headers, odd)
+    return _Loose(head[0] + place, timestamp, int(by_broker), key, value, headers, odd)
 
 
 def _bytes(body: bytearray, at: int) -> tuple[bytes | None, int]:

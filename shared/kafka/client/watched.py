@@ -19,7 +19,7 @@ from shared.kafka.port import Consumer, ConsumerOptions, Log, MissedRecords, Reb
 from shared.kafka.settings import CALL_SECONDS
 
 
-class Open(Protocol):
+class _Open(Protocol):
     """A client of the watchdog's own; `of_group`: which may commit, in a group beside the watched one."""
 
     async def __call__(self, of_group: bool = False) -> Consumer: ...
@@ -48,20 +48,20 @@ class WatchedLog:
     def unheard(self) -> bool:
         return self._inner.unheard
 
-    async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> _WatchedConsumer:
         client_id, group = f"{options['client_id']}-watchdog", f"{options.get('group')}-watchdog"
 
         async def open_probe(of_group: bool = False) -> Consumer:
             return await self._inner.consumer(client_id=client_id, group=group if of_group else None)
 
-        return WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
+        return _WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
 
 
-class WatchedConsumer:
+class _WatchedConsumer:
     """Implements `port.Consumer`."""
 
     def __init__(
-        self, inner: Consumer, open_probe: Open, clock: Clock, limits: WatchdogLimits, missed: Callable[[Sequence[MissedRecords]], None]
+        self, inner: Consumer, open_probe: _Open, clock: Clock, limits: WatchdogLimits, missed: Callable[[Sequence[MissedRecords]], None]
     ) -> None:
         self._inner, self._open_probe, self._clock, self._limits, self._tell_missed = inner, open_probe, clock, limits, missed
         self._dog = Watchdog(limits)

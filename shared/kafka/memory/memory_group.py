@@ -17,7 +17,7 @@ from shared.kafka.port import Assignor, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class _Joined:
     """What a member learns at the end of a rebalance."""
 
     generation: int
@@ -34,7 +34,7 @@ class GroupMember:
     assignor: Assignor
     rejoin: Callable[[], None]
     id: str = ""
-    joining: asyncio.Future[Joined | None] | None = None
+    joining: asyncio.Future[_Joined | None] | None = None
     expiry: asyncio.TimerHandle | None = field(default=None, repr=False)
 
 
@@ -63,12 +63,12 @@ class MemoryGroup:
         """Whether the member is to join: it is not in the group, or the group rebalances and waits for it."""
         return not self.contains(member) or (self._rebalancing and member.joining is None)
 
-    async def join(self, member: GroupMember) -> Joined | None:
+    async def join(self, member: GroupMember) -> _Joined | None:
         """Wait for the end of the rebalance that this causes or takes part in. None: thrown out meanwhile, join again."""
         if not self.contains(member):
             member.id = f"{member.client_id}-{self._log.next_number()}"
             self._members[member.id] = member
-        joining: asyncio.Future[Joined | None] = asyncio.get_running_loop().create_future()
+        joining: asyncio.Future[_Joined | None] = asyncio.get_running_loop().create_future()
         member.joining = joining
         self._begin_rebalance()
         self._complete_when_all_joined()
@@ -170,7 +170,7 @@ class MemoryGroup:
             return
         assigned = self._assign()
         for member in self._members.values():
-            _finish(member, Joined(self.generation, sorted(assigned.get(member.id, ()))))
+            _finish(member, _Joined(self.generation, sorted(assigned.get(member.id, ()))))
 
     def _assign(self) -> Mapping[str, Collection[TopicPartition]]:
         leader = next(iter(self._members.values()))
@@ -188,7 +188,7 @@ class MemoryGroup:
             member.expiry = None
 
 
-def _finish(member: GroupMember, joined: Joined | None) -> None:
+def _finish(member: GroupMember, joined: _Joined | None) -> None:
     future, member.joining = member.joining, None
     if future is not None and not future.done():
         future.set_result(joined)

@@ -29,7 +29,7 @@ class MemoryRecord:
 
 
 @dataclass(slots=True)
-class MemoryUnreadable(Unreadable):
+class _MemoryUnreadable(Unreadable):
     """What stands for a batch that no reader can unpack."""
 
     visible_at: float = 0.0
@@ -44,7 +44,7 @@ class MemoryPartition:
         self.tp = tp
         self.begin = 0
         self.end = 0
-        self.records: list[MemoryRecord | MemoryUnreadable] = []
+        self.records: list[MemoryRecord | _MemoryUnreadable] = []
         self.visible_at = 0.0
         self.open_from: int | None = None
         """First offset of an open transaction; all that follows is taken to be of it."""
@@ -68,11 +68,13 @@ class MemoryPartition:
         self.visible_at = visible = max(self.visible_at, visible_at)
         first, self.end = self.end, self.end + count
         self.records.append(
-            MemoryUnreadable(topic, partition, self.end - 1, f"offsets {first} to {self.end - 1}: spoilt", timestamp_ms, visible_at=visible)
+            _MemoryUnreadable(
+                topic, partition, self.end - 1, f"offsets {first} to {self.end - 1}: spoilt", timestamp_ms, visible_at=visible
+            )
         )
         self._dense = self._dense and count == 1
 
-    def read(self, position: int, limit: int, most_bytes: int, now: float) -> tuple[list[MemoryRecord | MemoryUnreadable], int]:
+    def read(self, position: int, limit: int, most_bytes: int, now: float) -> tuple[list[MemoryRecord | _MemoryUnreadable], int]:
         """Up to `limit` records of `most_bytes` (soft by one) from `position` on, visible at `now`, and the position after them.
 
         As with Kafka, the position passes over what compaction removed: at the end it is the end offset, not the last record's.
@@ -151,7 +153,7 @@ class MemoryPartition:
         return bisect_left(self.records, offset, key=_OFFSET)
 
 
-def _within(records: list[MemoryRecord | MemoryUnreadable], most_bytes: int) -> list[MemoryRecord | MemoryUnreadable]:
+def _within(records: list[MemoryRecord | _MemoryUnreadable], most_bytes: int) -> list[MemoryRecord | _MemoryUnreadable]:
     size = 0
     for count, record in enumerate(records, 1):
         size += len(record.value or b"")

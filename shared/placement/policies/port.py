@@ -24,7 +24,7 @@ class PlaceRequest(NamedTuple):
     until: float = inf
     """It waits for no better node beyond this."""
     thread: int | None = None
-    """What its prompt begins with (`placement.affinity`)."""
+    """What its prompt begins with (`placement.choosing`)."""
     near: str | None = None
     """The node that has read much of its prompt already."""
     cached: int = 0

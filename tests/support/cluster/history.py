@@ -35,8 +35,8 @@ from shared.contracts.step import Step
 from shared.contracts.taken import TakenAhead
 from shared.errors import InvalidInput
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.memory.memory_partition import MemoryRecord, MemoryUnreadable
-from shared.kafka.port import TopicPartition
+from shared.kafka.memory.memory_partition import MemoryRecord
+from shared.kafka.port import TopicPartition, Unreadable
 from shared.topics import Topics
 from tests.support.sealing import Eyes
 
@@ -201,7 +201,7 @@ class History:
     def look_for_unreadable(self, where: TopicPartition, first: int) -> None:
         """What was written to a partition from `first` on and nobody can unpack: no listener was told of it."""
         partition = self._log.existing(where)
-        if not partition.records or not isinstance(partition.records[-1], MemoryUnreadable):
+        if not partition.records or not isinstance(partition.records[-1], Unreadable):
             return
         self.odd.add((where.topic, where.partition, partition.end - 1))
         self.gaps |= {(where.topic, where.partition, offset) for offset in range(first, partition.end - 1)}

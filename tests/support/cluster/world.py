@@ -37,7 +37,6 @@ from shared.contracts.result import Result
 from shared.contracts.schedule import Schedule
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.memory.memory_partition import MemoryRecord, MemoryUnreadable
 from shared.kafka.port import Log, Message, MissedRecords, TopicPartition
 from shared.processing.provision import new_topics
 from shared.processing.registry import registry_key
@@ -142,7 +141,7 @@ class World:
         self._clocks: dict[str, MachineClock] = {}
         self._lives: Counter[str] = Counter()
         self._dead: list[Instance] = []
-        self.expired: defaultdict[TopicPartition, list[MemoryRecord | MemoryUnreadable]] = defaultdict(list)
+        self.expired: defaultdict[TopicPartition, list[Any]] = defaultdict(list)
         """What retention has deleted."""
         self.missed: defaultdict[str, list[MissedRecords]] = defaultdict(list)
         """Service → what its readers have told that retention deleted before they came to it."""

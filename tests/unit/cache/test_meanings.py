@@ -11,7 +11,7 @@ import pytest
 
 from infra.lab.virtual_loop import run
 from services.cache.port import CacheEntry, FoundEntry
-from services.cache.semantic.meanings import REMEMBERED, Semantic
+from services.cache.semantic.meanings import REMEMBERED, Meanings
 from services.cache.semantic.vectors import VectorSets
 from services.cache.settings import CacheSettings
 from shared.clock import LoopClock
@@ -58,7 +58,7 @@ class Cache:
         self.clock = clock = LoopClock()
         self.store, self.vectors, self.embedder = MemoryCache(), MemoryVectors(), ChosenEmbedder(clock, ANGLES)
         chosen = CacheSettings(**{"shadow_share": 0.0, **settings})
-        self.semantic = Semantic(self.store, cast("VectorSets", self.vectors), self.embedder, chosen)
+        self.semantic = Meanings(self.store, cast("VectorSets", self.vectors), self.embedder, chosen)
 
     async def learn(self, *entries: CacheEntry) -> None:
         await self.store.keep(entries)

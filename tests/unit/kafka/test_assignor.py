@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigurationError
-from shared.kafka.assignor import BalancedAssignor, HomeAssignor, MemberFacts, decode_facts, encode_facts, share_out
+from shared.kafka.assignor import BalancedAssignor, HomeAssignor, decode_facts, encode_facts, share_out
 from shared.kafka.port import TopicPartition
 
 HOME = ("jobs.interactive", "jobs.standard", "jobs.batch", "outcomes", "job-events")
@@ -159,5 +159,5 @@ def test_foreign_user_data_counts_as_nothing_held(data: bytes) -> None:
 
 def test_facts_survive_the_wire() -> None:
     """User data is JSON with version, weight and what is held."""
-    facts = MemberFacts(2, 1.5, (1, 2, 3))
-    assert decode_facts(encode_facts(facts)) == facts
+    facts = (2, 1.5, (1, 2, 3))
+    assert decode_facts(encode_facts(*facts)) == facts

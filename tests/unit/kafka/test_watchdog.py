@@ -15,7 +15,7 @@ from infra.lab import virtual_loop
 from shared.clock import LoopClock
 from shared.errors import ConsumerGaveUp, LogError, LogUnavailable
 from shared.kafka.client.watchdog import AGAIN_SECONDS, UNHEARD_SECONDS, Hearing, Reason, Sight, Watchdog, WatchdogLimits
-from shared.kafka.client.watched import WatchedConsumer, WatchedLog
+from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
 from shared.processing.tail import Tail
@@ -164,7 +164,7 @@ def play(scenario: Callable[[Ward, WatchedLog], Awaitable[None]]) -> None:
     virtual_loop.run(run())
 
 
-async def poll_for(consumer: WatchedConsumer, log: MemoryLog, seconds: float) -> list[int]:
+async def poll_for(consumer: Consumer, log: MemoryLog, seconds: float) -> list[int]:
     """Offsets that come within `seconds`."""
     until = log.clock.monotonic() + seconds
     seen: list[int] = []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.contracts.job import Needs
 from shared.contracts.node import Hardware, NodeModel
-from shared.placement.choosing import Busy, Chosen, choose
+from shared.placement.choosing import Chosen, choose
 from shared.placement.demand import cost_of
 from shared.placement.filters import NodeView, Unplaceable
 from shared.placement.why import read
@@ -49,7 +49,7 @@ def test_no_live_node_is_said_so() -> None:
     ],
 )
 def test_each_filter_says_what_is_missing(changes: dict[str, object], needs: Needs, phrase: str) -> None:
-    """A step that no node can run is Unplaceable, not Busy, however many places there are."""
+    """A step that no node can run is Unplaceable, not None, however many places there are."""
     assert missing(choose(step(needs=needs, **changes), [view(node(), credit(places=9))], 0.0)) == (phrase,)
 
 
@@ -78,13 +78,13 @@ def test_all_needs_can_be_met() -> None:
 
 def test_full_nodes_are_busy_not_missing() -> None:
     """Being busy is waited for; being absent leaves the partition."""
-    assert choose(step(), [view(node("n1"), credit("n1", 0)), view(node("n2"), credit("n2", 0))], 0.0) == Busy(2)
+    assert choose(step(), [view(node("n1"), credit("n1", 0)), view(node("n2"), credit("n2", 0))], 0.0) is None
 
 
 def test_an_avoided_node_is_used_only_when_it_is_the_only_one() -> None:
     """A retry goes elsewhere when there is an elsewhere, even a busy one."""
     both = [view(node("n1")), view(node("n2"), credit("n2", 0))]
-    assert choose(step(avoid=("n1",)), both, 0.0) == Busy(1)
+    assert choose(step(avoid=("n1",)), both, 0.0) is None
     assert chosen(choose(step(avoid=("n1",)), both[:1], 0.0)).node == "n1"
 
 
@@ -109,7 +109,7 @@ def test_a_fallback_model_counts_only_without_the_model_itself() -> None:
     """Order is preference, and a busy model is still there."""
     nodes = [view(node("n1", models=(BIG,)), credit("n1", 0)), view(node("n2"))]
     asked = step(model="big:70b", fallback_models=("small:1b",))
-    assert choose(asked, nodes, 0.0) == Busy(1)
+    assert choose(asked, nodes, 0.0) is None
     assert chosen(choose(asked, nodes[1:], 0.0)).model == "small:1b"
 
 
@@ -165,9 +165,9 @@ def test_the_choice_has_a_place_and_is_the_best(facts: list[tuple[int, int, bool
     ]
     asked = step(estimated_tokens=tokens)
     choice, turned = choose(asked, nodes, 0.0), choose(asked, nodes[::-1], 0.0)
-    if isinstance(choice, Busy):
+    if choice is None:
         assert all(places == 0 for places, _, _ in facts)
-        assert isinstance(turned, Busy)
+        assert turned is None
         return
     assert (chosen(choice).node, choice.seconds) == (chosen(turned).node, turned.seconds)
     assert chosen(choice).account.available > 0

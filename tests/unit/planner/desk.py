@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from services.planner.deciding import attempts, funding
 from services.planner.deciding.admission import JobInput, accept
-from services.planner.draft import Draft, Publish, Stop
+from services.planner.draft import Dispatch, Draft, Publish, Stop
 from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob
@@ -278,7 +278,7 @@ def dispatched(draft: Draft) -> list[Step]:
 
 def sent_after(draft: Draft) -> list[Step]:
     """Steps that go out after the append's acknowledgement."""
-    return [effect.step for effect in draft.after if hasattr(effect, "step")]
+    return [effect.step for effect in draft.after if isinstance(effect, Dispatch)]
 
 
 def stops(draft: Draft) -> list[tuple[str | None, int, str | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.planner.draft import Fill, Given
+from services.planner.draft import Given
 from services.planner.round import Round
 from services.planner.state.caching import CachePolicy, eligible, fingerprint, meaning_of, sharers
 from services.planner.state.policy import Policy
@@ -232,7 +232,7 @@ def answer(desk: Desk, **more: Any) -> StepSucceeded:
 
 
 def fills(round_: Round) -> list[Any]:
-    return [effect.said for effect in round_.after if isinstance(effect, Fill)]
+    return [effect for effect in round_.after if isinstance(effect, CacheFill | CacheAbandoned)]
 
 
 def missed(desk: Desk, follow_seconds: float | None = None) -> CacheMissed:

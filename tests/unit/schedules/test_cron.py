@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.scheduling.cron import Cron, InvalidCron
+from shared.errors import InvalidInput
+from shared.scheduling.cron import Cron
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EXPRESSIONS = ("* * * * *", "*/7 * * * *", "30 2 * * *", "0,30 2,3 * * *", "0 */3 * * *", "15 1 * * SUN", "0 0 1 * *", "*/20 * * * * *")
@@ -53,14 +54,14 @@ def test_the_hour_that_comes_twice() -> None:
 @pytest.mark.parametrize("text", ["", "* * * *", "61 * * * *", "a b c d e", "0 0 31 2 *", "@daily", "* * * * * * *"])
 def test_what_is_no_expression_is_refused(text: str) -> None:
     """With a typed error; an expression that names no day at all as well."""
-    with pytest.raises(InvalidCron):
+    with pytest.raises(InvalidInput):
         Cron(text)
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "/etc/passwd", "Europe", "a\0b"])
 def test_what_is_no_zone_is_refused(zone: str) -> None:
     """Nothing outside the data base is opened."""
-    with pytest.raises(InvalidCron):
+    with pytest.raises(InvalidInput):
         Cron("* * * * *", zone)
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.base import RECORD_BYTES
-from shared.errors import ConfigurationError
-from shared.sealing.cipher import Cipher, ClusterKeys, NotOpened, id_of, new_key, written
+from shared.errors import ConfigurationError, InvalidRecord
+from shared.sealing.cipher import Cipher, ClusterKeys, id_of, new_key, written
 from tests.support.sealing import keys_file
 
 CIPHER = Cipher(new_key())
@@ -31,10 +31,10 @@ def test_nothing_opens_that_was_changed_or_moved(packs: bool) -> None:
     for place in (0, 1, 12, 13, len(sealed) // 2, len(sealed) - 1):
         spoilt = bytearray(sealed)
         spoilt[place] ^= 1
-        with pytest.raises(NotOpened):
+        with pytest.raises(InvalidRecord, match="seal"):
             CIPHER.open(bytes(spoilt), "jobs", b"k")
     for cut in (0, 1, 13, len(sealed) - 1):
-        with pytest.raises(NotOpened):
+        with pytest.raises(InvalidRecord, match="seal"):
             CIPHER.open(sealed[:cut], "jobs", b"k")
     for cipher, topic, key in (
         (CIPHER, "steps", b"k"),
@@ -42,7 +42,7 @@ def test_nothing_opens_that_was_changed_or_moved(packs: bool) -> None:
         (CIPHER, "jobs", None),
         (Cipher(new_key()), "jobs", b"k"),
     ):
-        with pytest.raises(NotOpened):
+        with pytest.raises(InvalidRecord, match="seal"):
             cipher.open(sealed, topic, key)
 
 
@@ -63,7 +63,7 @@ def test_the_first_cluster_key_wraps_and_all_unwrap(tmp_path: Path) -> None:
     file = keys_file(tmp_path, new, old)
     both = ClusterKeys(str(file))
     assert (both.unwrap(which, wrapped, "acme/1"), both.first, both.ids) == (key, id_of(new), (id_of(new), id_of(old)))
-    with pytest.raises(NotOpened):
+    with pytest.raises(InvalidRecord, match="seal"):
         both.unwrap(which, wrapped, "globex/1")  # another entry's
     assert ClusterKeys(str(keys_file(tmp_path, new, name="other"))).unwrap(which, wrapped, "acme/1") is None
 

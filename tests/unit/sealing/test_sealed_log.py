@@ -21,7 +21,7 @@ from shared.sealing.cipher import ClusterKeys, id_of, new_key
 from shared.sealing.entries import DataKeys
 from shared.sealing.key_ring import KeyRing
 from shared.sealing.sealed_log import PLAIN, SealedLog, sealed
-from shared.settings import ClusterSettings, SealingSettings
+from shared.settings import ClusterSettings
 from shared.topics import FAMILIES, Topics
 from tests.support.sealing import keys_file
 
@@ -310,6 +310,6 @@ def test_without_settings_nothing_is_between(tmp_path: Path) -> None:
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     clock = LoopClock()
-    for given in (SealingSettings(jobs="sealed"), SealingSettings(keys_file=str(tmp_path / "nowhere"))):
+    for given in ({"jobs": "sealed"}, {"keys_file": str(tmp_path / "nowhere")}):
         with pytest.raises(ConfigurationError):
-            sealed(MemoryLog(clock), ClusterSettings(sealing=given), clock, TOPICS)
+            sealed(MemoryLog(clock), ClusterSettings.model_validate({"sealing": given}), clock, TOPICS)

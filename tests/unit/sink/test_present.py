@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.sink.page import present
-from services.sink.page.present import COLUMNS, Rates, ShownJobs, tree
+from services.sink.page.present import COLUMNS, ShownJobs, tree
 from shared.contracts import event as events
 from shared.contracts.event import EVENT, JobSnapshot
 from shared.topics import Topics
@@ -189,7 +189,7 @@ def test_stages_follow_what_history_says() -> None:
 
 def test_rates_count_by_whole_seconds_and_forget() -> None:
     """In any order, of the last five minutes."""
-    rates = Rates()
+    rates = ShownJobs(10, HOMES).rates
     for second in [*range(100, 200), *reversed(range(50, 100))]:
         rates.add("ended", second + 0.5)
     assert rates.per_second("ended", 200.2, 10) == 1.0

@@ -60,21 +60,21 @@ def whole(contexts: Contexts, **context: Any) -> list[tuple[str, str]]:
 
 def test_turns_come_oldest_first_before_the_own_words() -> None:
     bodies = Bodies()
-    read = whole(Contexts(bodies), newest=talk(bodies, 3), turns=2)
+    read = whole(Contexts(bodies.fetch), newest=talk(bodies, 3), turns=2)
     assert read == [("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2"), ("user", "now")]
 
 
 def test_the_newest_may_be_passed_over() -> None:
     """So the older ones are summed up."""
     bodies = Bodies()
-    read = whole(Contexts(bodies), newest=talk(bodies, 4), skip=2, turns=9)
+    read = whole(Contexts(bodies.fetch), newest=talk(bodies, 4), skip=2, turns=9)
     assert [text for role, text in read if role == "user"] == ["q0", "q1", "now"]
 
 
 def test_one_fetch_a_turn_and_none_for_what_is_known() -> None:
     """A node that has answered the last turn fetches one."""
     bodies = Bodies()
-    contexts, newest = Contexts(bodies), talk(bodies, 5)
+    contexts, newest = Contexts(bodies.fetch), talk(bodies, 5)
     whole(contexts, newest=newest, turns=5)
     assert len(bodies.fetched) == 5
     after = bodies.put(turn_of("j5", 1.0, (), Answer(text="a5"), newest))
@@ -84,7 +84,7 @@ def test_one_fetch_a_turn_and_none_for_what_is_known() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     bodies = Bodies()
-    contexts, newest = Contexts(bodies, most_bytes=600), talk(bodies, 12)
+    contexts, newest = Contexts(bodies.fetch, most_bytes=600), talk(bodies, 12)
     whole(contexts, newest=newest, turns=12)
     assert contexts._size <= 600
     assert 1 <= len(contexts._kept) < 12
@@ -97,9 +97,9 @@ def test_what_is_gone_is_left_out_with_all_before_it() -> None:
     assert newest is not None
     second = next(digest for digest, raw in bodies.kept.items() if b"q1" in raw)
     del bodies.kept[second]
-    assert whole(Contexts(bodies), newest=newest, turns=3) == [("user", "q2"), ("assistant", "a2"), ("user", "now")]
+    assert whole(Contexts(bodies.fetch), newest=newest, turns=3) == [("user", "q2"), ("assistant", "a2"), ("user", "now")]
     foreign = step(tenant="other", context=ContextRef(newest=newest, turns=3))
-    assert asyncio.run(Contexts(bodies).whole(foreign)).messages == foreign.messages
+    assert asyncio.run(Contexts(bodies.fetch).whole(foreign)).messages == foreign.messages
 
 
 def test_the_memory_stands_behind_the_words_of_the_system_and_is_data() -> None:
@@ -111,7 +111,7 @@ def test_the_memory_stands_behind_the_words_of_the_system_and_is_data() -> None:
         messages=(ChatMessage(role="system", content="be kind"), ChatMessage(role="user", content="now")),
         context=ContextRef(memory=memory, found=found),
     )
-    head, own = asyncio.run(Contexts(bodies).whole(given)).messages
+    head, own = asyncio.run(Contexts(bodies.fetch).whole(given)).messages
     assert (head.role, own.content) == ("system", "now")
     assert head.content.startswith("be kind\n\nWhat is known")
     assert "new" in head.content
@@ -152,4 +152,4 @@ def test_an_odd_body_is_none(most: int) -> None:
     """What is no turn is as good as gone."""
     bodies = Bodies()
     odd = bodies.put(Answer(text="no turn"))
-    assert whole(Contexts(bodies), newest=odd, turns=most) == [("user", "now")]
+    assert whole(Contexts(bodies.fetch), newest=odd, turns=most) == [("user", "now")]

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from services.worker.backends.base import ModelCall
 from services.worker.backends.ollama import OllamaBackend, request
-from services.worker.settings import LoadProfile, WorkerSettings, ollama_url
+from services.worker.settings import WorkerSettings, ollama_url
 from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from tests.unit.worker.calling import TRACE, ask, failure_of
 from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint, serving
@@ -29,7 +29,7 @@ async def fake() -> AsyncIterator[FakeEndpoint]:
 
 @pytest.fixture
 async def ollama(fake: FakeEndpoint) -> AsyncIterator[OllamaBackend]:
-    backend = OllamaBackend(WorkerSettings(url=fake.url, profiles={"*": LoadProfile(num_ctx=4096)}))
+    backend = OllamaBackend(WorkerSettings(url=fake.url, profiles={"*": {"num_ctx": 4096}}))
     yield backend
     await backend.close()
 
@@ -247,7 +247,7 @@ async def test_what_a_model_can_do_and_how_it_is_loaded_is_told(fake: FakeEndpoi
     fake.replies["/api/show"] = Reply((b'{"capabilities":["completion","tools","vision"],"model_info":{"llama.context_length":8192}}',))
     loaded = b'{"models":[{"name":"a","context_length":2048},{"name":"b","context_length":4096}]}'
     fake.replies["/api/ps"] = Reply((loaded,))
-    settings = WorkerSettings(url=fake.url, profiles={"a": LoadProfile(num_ctx=6144), "c": LoadProfile(num_ctx=99_999)})
+    settings = WorkerSettings(url=fake.url, profiles={"a": {"num_ctx": 6144}, "c": {"num_ctx": 99_999}})
     backend = OllamaBackend(settings)
     try:
         models = {model.name: model for model in await backend.models()}

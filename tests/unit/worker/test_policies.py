@@ -14,11 +14,11 @@ from services.worker.backends.http import TokenBucket
 from services.worker.credits import MAX_BYTES, OTHERS_WAIT, EagerGate, fit, share
 from services.worker.inbox import HEAD_START_SECONDS, Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
-from services.worker.mailbox import MailboxRegistry, Proposal
+from services.worker.mailbox import MailboxRegistry
 from services.worker.registration import candidates, served_capabilities
 from services.worker.round_trip import RoundTrip
 from services.worker.settings import WorkerSettings
-from services.worker.slots import CompletionRate, Slots
+from services.worker.slots import Slots
 from services.worker.speeds import Speeds, Timeouts, expired, overdue
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass
 from shared.contracts.chat import Answer, Operation
@@ -83,8 +83,8 @@ def test_a_silent_node_loses_its_number_only_when_none_is_free() -> None:
     registry = MailboxRegistry()
     registry.on_node(named("a", 0), 0.0)
     registry.on_node(named("b", 1), 50.0)
-    assert registry.propose("c", 3, 200.0, 100.0) == Proposal(2)
-    assert registry.propose("c", 2, 200.0, 100.0) == Proposal(0, "a")
+    assert registry.propose("c", 3, 200.0, 100.0) == (2, None)
+    assert registry.propose("c", 2, 200.0, 100.0) == (0, "a")
     assert registry.propose("c", 2, 60.0, 100.0) is None
 
 
@@ -283,7 +283,7 @@ def test_places_follow_littles_law() -> None:
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=50))
 def test_the_rate_decays_to_nothing(gaps: list[float]) -> None:
     """Completions long ago say nothing about now."""
-    rate, now = CompletionRate(), 0.0
+    rate, now = Slots(1, prefetch_limit=1, round_trip=RoundTrip(0.1)).ended, 0.0
     for gap in gaps:
         now += gap
         rate.add(now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CRASHED = "llama runner process has terminated: exit status 2"
 
@@ -13,6 +15,9 @@ class OllamaError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.message)
 
 
 class ConnectionDropped(Exception):

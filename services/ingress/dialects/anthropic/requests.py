@@ -20,6 +20,7 @@ from services.ingress.dialects.port import (
     Terms,
     Unread,
     UnsupportedParameter,
+    functions,
     named_tools,
     refuse_unsupported,
 )
@@ -30,7 +31,7 @@ from shared.contracts.job import Job
 _MOST_BLOCKS = 10_000
 
 
-class ImageSource(Strict):
+class _ImageSource(Strict):
     """`base64` only: the cluster fetches nothing on a caller's behalf."""
 
     type: Literal["base64", "url", "file"]
@@ -40,7 +41,7 @@ class ImageSource(Strict):
     file_id: Unread = None
 
 
-class Block(Strict):
+class _Block(Strict):
     """One piece of a message: text, an image, a call of a tool, its result, or what a model thought (which is not given to it again)."""
 
     type: Literal["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "document", "search_result"]
@@ -62,14 +63,14 @@ class Block(Strict):
     caller: Unread = None
 
 
-class SaidTurn(Strict):
+class _SaidTurn(Strict):
     """One turn of the conversation; `system` in the midst of one is a newer word."""
 
     role: Literal["user", "assistant", "system"]
-    content: Text | Annotated[tuple[Block, ...], Field(max_length=_MOST_BLOCKS)]
+    content: Text | Annotated[tuple[_Block, ...], Field(max_length=_MOST_BLOCKS)]
 
 
-class CallersTool(Strict):
+class _CallersTool(Strict):
     """A tool of the caller's own. Tools that Anthropic runs have another `type`, and are refused."""
 
     name: Label
@@ -93,7 +94,7 @@ class CallersTool(Strict):
         return given
 
 
-class Choice(Strict):
+class _Choice(Strict):
     """Whether the model may, must, or must not call a tool."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -101,7 +102,7 @@ class Choice(Strict):
     disable_parallel_tool_use: bool = False
 
 
-class Thinking(Strict):
+class _Thinking(Strict):
     """`budget_tokens` and `display` are hints: a model that thinks knows whether, not how long."""
 
     type: Literal["enabled", "disabled", "adaptive"]
@@ -109,21 +110,21 @@ class Thinking(Strict):
     display: Label | None = None
 
 
-class OutputFormat(Strict):
+class _OutputFormat(Strict):
     """An answer that fits a schema."""
 
     type: Literal["json_schema"]
     schema_: JsonObject = Field(alias="schema")
 
 
-class OutputConfig(Strict):
+class _OutputConfig(Strict):
     """How the answer is to be."""
 
-    format: OutputFormat | None = None
+    format: _OutputFormat | None = None
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
 
 
-class Metadata(Strict):
+class _Metadata(Strict):
     """Whose request it is, in the caller's words."""
 
     user_id: Sentence | None = None
@@ -132,12 +133,12 @@ class Metadata(Strict):
 class Counted(Asked):
     """The body of `POST /v1/messages/count_tokens`: what is read."""
 
-    messages: tuple[SaidTurn, ...] = Field(min_length=1, max_length=1_000)
-    system: Text | Annotated[tuple[Block, ...], Field(max_length=_MOST_BLOCKS)] | None = None
-    tools: tuple[CallersTool, ...] = Field(default=(), max_length=MOST_TOOLS)
-    tool_choice: Choice | None = None
-    thinking: Thinking | None = None
-    output_config: OutputConfig | None = None
+    messages: tuple[_SaidTurn, ...] = Field(min_length=1, max_length=1_000)
+    system: Text | Annotated[tuple[_Block, ...], Field(max_length=_MOST_BLOCKS)] | None = None
+    tools: tuple[_CallersTool, ...] = Field(default=(), max_length=MOST_TOOLS)
+    tool_choice: _Choice | None = None
+    thinking: _Thinking | None = None
+    output_config: _OutputConfig | None = None
     # Judged by their values.
     mcp_servers: Annotated[tuple[JsonObject, ...], Field(max_length=64)] | None = None
     context_management: Unread = None
@@ -152,7 +153,7 @@ class MessagesRequest(Counted):
     temperature: float | None = Field(default=None, ge=0, le=1)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=0, lt=2**31)
-    metadata: Metadata = Metadata()
+    metadata: _Metadata = _Metadata()
     service_tier: Literal["auto", "standard_only"] | None = None
     cache_control: Unread = None
     speed: Literal["standard", "fast"] | None = None
@@ -176,7 +177,7 @@ def to_job(request: MessagesRequest, terms: Terms) -> Job:
     """The job that answers the request. Raises UnsupportedParameter, and as `Terms.job`."""
     refuse_unsupported(request, _HARMLESS)
     tools, choice = _tools(request)
-    given = request.output_config or OutputConfig()
+    given = request.output_config or _OutputConfig()
     return terms.job(
         request.input,
         messages=turns(request),
@@ -208,7 +209,7 @@ def turns(request: Counted) -> tuple[ChatMessage, ...]:
     return tuple(found)
 
 
-def _turn(turn: SaidTurn, place: str, names: dict[str, str]) -> Iterator[ChatMessage]:
+def _turn(turn: _SaidTurn, place: str, names: dict[str, str]) -> Iterator[ChatMessage]:
     """A turn is several messages where it answers tools; their results come before what the caller says. `names`: of calls, by id."""
     if isinstance(turn.content, str):
         yield ChatMessage(role=turn.role, content=turn.content)
@@ -233,13 +234,13 @@ def _turn(turn: SaidTurn, place: str, names: dict[str, str]) -> Iterator[ChatMes
         yield ChatMessage(role=turn.role, content="\n".join(texts), images=tuple(images), tool_calls=tuple(calls))
 
 
-def _text(blocks: tuple[Block, ...], place: str) -> str:
+def _text(blocks: tuple[_Block, ...], place: str) -> str:
     if any(block.type != "text" for block in blocks):
         raise UnsupportedParameter(place, f"{place} is text")
     return "\n".join(block.text or "" for block in blocks)
 
 
-def _result(block: Block, place: str) -> str:
+def _result(block: _Block, place: str) -> str:
     """As text: a model reads no other from a tool."""
     if block.content is None or isinstance(block.content, str):
         text = block.content or ""
@@ -250,8 +251,8 @@ def _result(block: Block, place: str) -> str:
     return f"error: {text}" if block.is_error else text
 
 
-def _image(block: Block, place: str) -> str:
-    source = ImageSource.model_validate(block.source or {})
+def _image(block: _Block, place: str) -> str:
+    source = _ImageSource.model_validate(block.source or {})
     if source.type != "base64" or not source.data:
         raise UnsupportedParameter(f"{place}.content", "images are supported in base64 only")
     return source.data
@@ -259,7 +260,7 @@ def _image(block: Block, place: str) -> str:
 
 def _tools(request: Counted) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """The tools that the model may call, and whether it must. Of a named one, only that."""
-    tools, choice = tuple(map(_tool, request.tools)), request.tool_choice
+    tools, choice = functions(map(_tool, request.tools)), request.tool_choice
     if choice is None or choice.type == "auto":
         return tools, "auto"
     if choice.type == "none":
@@ -267,12 +268,12 @@ def _tools(request: Counted) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     return named_tools(tools, None if choice.type == "any" else [choice.name or ""]), "required"
 
 
-def _tool(tool: CallersTool) -> dict[str, Any]:
+def _tool(tool: _CallersTool) -> dict[str, Any]:
     function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
     return {"type": "function", "function": function}
 
 
-def _think(thinking: Thinking | None, given: OutputConfig) -> Effort:
+def _think(thinking: _Thinking | None, given: _OutputConfig) -> Effort:
     if thinking is not None and thinking.type == "disabled":
         return False
     if given.effort is not None and thinking is not None:

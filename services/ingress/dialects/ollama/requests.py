@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, as_many, refuse_unsupported
+from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, as_many, functions, refuse_unsupported
 from shared.contracts.base import MOST, Image, JsonObject, Label, ModelName, Text
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.job import Job
@@ -31,7 +31,7 @@ def or_none(value: Any) -> Any:
 Format = Annotated[Literal["json"] | JsonObject | None, BeforeValidator(or_none)]
 
 
-class ModelOptions(Strict):
+class _ModelOptions(Strict):
     """`options`. Those behind `stop` say how a node runs a model, which is the node's own matter: they do nothing."""
 
     temperature: float | None = Field(default=None, ge=0, le=5)
@@ -66,7 +66,7 @@ class ModelOptions(Strict):
     penalize_newline: bool | None = None
 
 
-class SaidMessage(Strict):
+class _SaidMessage(Strict):
     """One turn. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -83,7 +83,7 @@ class _Call(Asked):
 
     stream: bool | None = None
     format: Format = None
-    options: ModelOptions | None = None
+    options: _ModelOptions | None = None
     think: Think | None = None
     keep_alive: KeepAlive = None
     truncate: bool | None = None
@@ -110,7 +110,7 @@ class _Call(Asked):
 class OllamaChat(_Call):
     """The body of `POST /api/chat`."""
 
-    messages: tuple[SaidMessage, ...] = Field(default=(), max_length=1_000)
+    messages: tuple[_SaidMessage, ...] = Field(default=(), max_length=1_000)
     tools: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_TOOLS)
 
     @property
@@ -142,7 +142,7 @@ class OllamaEmbed(Asked):
 
     input: Text | Annotated[tuple[Text, ...], Field(max_length=512)] = ()
     truncate: bool | None = None
-    options: ModelOptions | None = None
+    options: _ModelOptions | None = None
     keep_alive: KeepAlive = None
     dimensions: Number | None = None
 
@@ -156,7 +156,7 @@ class OllamaEmbeddings(Asked):
     """The body of `POST /api/embeddings`, the older form for one text."""
 
     prompt: Text = ""
-    options: ModelOptions | None = None
+    options: _ModelOptions | None = None
     keep_alive: KeepAlive = None
     truncate: bool | None = None
 
@@ -211,7 +211,7 @@ def chat(request: OllamaChat, terms: Terms) -> Job:
     """Raises UnsupportedParameter, and as `Terms.job`."""
     if request.empty:
         return _loading(request, terms)
-    return _job(request, terms, messages=tuple(map(_message, request.messages)), tools=request.tools or ())
+    return _job(request, terms, messages=tuple(map(_message, request.messages)), tools=functions(request.tools or ()))
 
 
 def generate(request: OllamaGenerate, terms: Terms) -> Job:
@@ -251,7 +251,7 @@ def _embedding(request: OllamaEmbed | OllamaEmbeddings, texts: tuple[str, ...], 
 
 
 def _options(request: _Call) -> Options:
-    given = request.options or ModelOptions()
+    given = request.options or _ModelOptions()
     refuse_unsupported(given, _HARMLESS)
     return Options(
         temperature=given.temperature,
@@ -268,7 +268,7 @@ def _options(request: _Call) -> Options:
     )
 
 
-def _message(message: SaidMessage) -> ChatMessage:
+def _message(message: _SaidMessage) -> ChatMessage:
     return ChatMessage(
         role=message.role,
         content=message.content,

@@ -53,7 +53,7 @@ class BatchRequest(BaseModel):
         )
 
 
-class AskedLine(BaseModel):
+class _AskedLine(BaseModel):
     """A line of an input file, but for its body."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +81,7 @@ def custom_id_of(found: Any) -> str | None:
 def read(found: Any, endpoint: str) -> tuple[str, bytes]:
     """The line's custom_id and its body. Raises ValidationError, InvalidInput."""
     body = found.pop("body", None) if isinstance(found, dict) else None
-    line = AskedLine.model_validate(found)
+    line = _AskedLine.model_validate(found)
     if line.url != endpoint:
         raise InvalidInput(f"the url of each line is the batch's endpoint, {endpoint}", code="invalid_url", param="url")
     if not isinstance(body, dict):

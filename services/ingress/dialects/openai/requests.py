@@ -21,6 +21,7 @@ from services.ingress.dialects.port import (
     UnsupportedParameter,
     as_many,
     function_name,
+    functions,
     named_tools,
     refuse_unsupported,
 )
@@ -35,7 +36,7 @@ _MAX_METADATA = 16
 Number = Annotated[int, Field(ge=-MOST, le=MOST)]
 
 
-class ImageUrl(Strict):
+class _ImageUrl(Strict):
     """`url` is a data URL; `detail` is a hint."""
 
     url: Text
@@ -48,25 +49,25 @@ class AnyPart(Strict):
     type: Label
     text: Text | None = None
     refusal: Text | None = None
-    image_url: ImageUrl | Text | None = None
+    image_url: _ImageUrl | Text | None = None
 
 
-class ContentPart(AnyPart):
+class _ContentPart(AnyPart):
     """Of a chat's message. What is unread are hints."""
 
     type: Literal["text", "image_url", "refusal", "input_audio", "file"]
-    image_url: ImageUrl | None = None
+    image_url: _ImageUrl | None = None
     input_audio: Unread = None
     file: Unread = None
     prompt_cache_breakpoint: Unread = None
     cache_control: Unread = None
 
 
-class AskedMessage(Strict):
+class _AskedMessage(Strict):
     """One turn of the conversation. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | Annotated[tuple[ContentPart, ...], Field(max_length=10_000)] | None = None
+    content: Text | Annotated[tuple[_ContentPart, ...], Field(max_length=10_000)] | None = None
     name: Label | None = None
     tool_calls: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_CALLS)
     tool_call_id: Label | None = None
@@ -78,14 +79,14 @@ class AskedMessage(Strict):
     reasoning: Text | None = None
 
 
-class StreamOptions(Strict):
+class _StreamOptions(Strict):
     """`include_usage`: one more chunk with the usage before the end."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class JsonSchema(Strict):
+class _JsonSchema(Strict):
     """`strict` is what happens anyway."""
 
     name: Label | None = None
@@ -94,18 +95,18 @@ class JsonSchema(Strict):
     strict: bool | None = None
 
 
-class ResponseFormat(Strict):
+class _ResponseFormat(Strict):
     """text, json_object, or json_schema with a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
+    json_schema: _JsonSchema | None = None
 
 
 class Sampled(Asked):
     """What chats and completions share: how an answer is drawn, streamed and counted."""
 
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: _StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
@@ -137,9 +138,9 @@ class ChatRequest(Sampled):
     """The body of `POST /v1/chat/completions`."""
 
     model: ModelName = "auto"
-    messages: tuple[AskedMessage, ...] = Field(min_length=1, max_length=1_000)
+    messages: tuple[_AskedMessage, ...] = Field(min_length=1, max_length=1_000)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    response_format: ResponseFormat | None = None
+    response_format: _ResponseFormat | None = None
     tools: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: Label | JsonObject | None = None
     metadata: dict[Label, Sentence] | None = Field(default=None, max_length=_MAX_METADATA)
@@ -219,7 +220,7 @@ def folded_seed(seed: int | None) -> int | None:
     return (seed ^ seed >> 32) & 0x7FFF_FFFF
 
 
-def _format(wanted: ResponseFormat | None) -> Literal["json"] | dict[str, Any] | None:
+def _format(wanted: _ResponseFormat | None) -> Literal["json"] | dict[str, Any] | None:
     if wanted is None:
         return None
     schema = None if wanted.json_schema is None else wanted.json_schema.schema_
@@ -239,10 +240,7 @@ def format_of(kind: str, schema: dict[str, Any] | None, param: str, where: str) 
 
 def _tools(request: ChatRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """The tools that the model may call, and whether it must. Of a named one, or a list of allowed ones, only those."""
-    tools = request.tools or ()
-    for number, tool in enumerate(tools):
-        if tool.get("type", "function") != "function" or not function_name(tool):
-            raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
+    tools = functions(request.tools or ())
     match request.tool_choice:
         case None | "auto":
             return tools, "auto"
@@ -263,7 +261,7 @@ def metadata_of(given: Mapping[str, str] | None, user: str | None, safety_identi
     return {**(given or {}), **{name: value for name, value in named.items() if value is not None}}
 
 
-def _messages(messages: tuple[AskedMessage, ...]) -> list[ChatMessage]:
+def _messages(messages: tuple[_AskedMessage, ...]) -> list[ChatMessage]:
     """In order; a tool's answer gets the name of the call that it answers."""
     names: dict[str, str] = {}
     found = []
@@ -274,7 +272,7 @@ def _messages(messages: tuple[AskedMessage, ...]) -> list[ChatMessage]:
     return found
 
 
-def _message(message: AskedMessage, number: int, names: dict[str, str]) -> ChatMessage:
+def _message(message: _AskedMessage, number: int, names: dict[str, str]) -> ChatMessage:
     if message.role == "function" or message.function_call is not None:
         raise UnsupportedParameter(f"messages.{number}", "functions are not supported; use tools")
     if message.audio is not None:
@@ -304,7 +302,7 @@ def content_of(content: str | Sequence[AnyPart] | None, place: str) -> tuple[str
             case "audio" | "file":
                 raise UnsupportedParameter(place, f"content of type {part.type} is not supported")
             case "image" | "image_url":
-                images.append(image_of(part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url, place))
+                images.append(image_of(part.image_url.url if isinstance(part.image_url, _ImageUrl) else part.image_url, place))
             case _:
                 texts.append(part.text or part.refusal or "")
     return "\n".join(texts), tuple(images)

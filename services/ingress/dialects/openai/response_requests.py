@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AliasChoices, Field
 
 from services.ingress.dialects.openai.requests import AnyPart, Number, content_of, folded_seed, format_of, metadata_of
-from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, Unread, UnsupportedParameter, refuse_unsupported
+from services.ingress.dialects.port import EFFORTS, Asked, Strict, Terms, Unread, UnsupportedParameter, functions, refuse_unsupported
 from shared.contracts.base import JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
@@ -20,7 +20,7 @@ PREFIX = "resp_"
 _MOST_ITEMS = 2_000
 
 
-class ItemPart(AnyPart):
+class _ItemPart(AnyPart):
     """A piece of an item's content."""
 
     type: Literal["input_text", "output_text", "text", "refusal", "input_image", "input_file", "input_audio", "summary_text"]
@@ -34,18 +34,18 @@ class ItemPart(AnyPart):
     logprobs: Unread = None
 
 
-class SaidItem(Strict):
+class _SaidItem(Strict):
     """A message, a call, or a call's output. What a model reasoned earlier is not given to it again."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"] = "message"
     id: Label | None = None
     status: Label | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: Text | Annotated[tuple[ItemPart, ...], Field(max_length=10_000)] | None = None
+    content: Text | Annotated[tuple[_ItemPart, ...], Field(max_length=10_000)] | None = None
     call_id: Label | None = None
     name: Label | None = None
     arguments: Text | None = None
-    output: Text | Annotated[tuple[ItemPart, ...], Field(max_length=10_000)] | None = None
+    output: Text | Annotated[tuple[_ItemPart, ...], Field(max_length=10_000)] | None = None
     summary: Unread = None
     encrypted_content: Unread = None
     phase: Unread = None
@@ -54,7 +54,7 @@ class SaidItem(Strict):
     async_: Annotated[Unread, Field(validation_alias=AliasChoices("async", "async_"))] = None
 
 
-class TextFormat(Strict):
+class _TextFormat(Strict):
     """text, json_object, or json_schema with a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -64,14 +64,14 @@ class TextFormat(Strict):
     strict: bool | None = None
 
 
-class TextConfig(Strict):
+class _TextConfig(Strict):
     """How the text is to be."""
 
-    format: TextFormat | None = None
+    format: _TextFormat | None = None
     verbosity: Label | None = None
 
 
-class Reasoning(Strict):
+class _Reasoning(Strict):
     """How much a model thinks; summaries are not made."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -79,7 +79,7 @@ class Reasoning(Strict):
     generate_summary: Unread = None
 
 
-class ConversationNamed(Strict):
+class _ConversationNamed(Strict):
     """`{"id": ...}`, the longer spelling."""
 
     id: PublicId
@@ -101,14 +101,14 @@ class ResponseRequest(Asked):
     """The body of `POST /v1/responses`."""
 
     model: ModelName = "auto"
-    input: Text | Annotated[tuple[SaidItem, ...], Field(max_length=_MOST_ITEMS)]
+    input: Text | Annotated[tuple[_SaidItem, ...], Field(max_length=_MOST_ITEMS)]
     instructions: Text | None = None
     stream: bool | None = None
     stream_options: JsonObject | None = None
     background: bool | None = None
     store: bool | None = None
     previous_response_id: Annotated[str, Field(pattern=rf"^{PREFIX}[A-Za-z0-9._:-]{{1,128}}$", max_length=134)] | None = None
-    conversation: PublicId | ConversationNamed | None = None
+    conversation: PublicId | _ConversationNamed | None = None
     max_output_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
@@ -116,8 +116,8 @@ class ResponseRequest(Asked):
     tools: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: Label | JsonObject | None = None
     parallel_tool_calls: bool | None = None
-    text: TextConfig | None = None
-    reasoning: Reasoning | None = None
+    text: _TextConfig | None = None
+    reasoning: _Reasoning | None = None
     metadata: dict[Label, Sentence] | None = Field(default=None, max_length=16)
     user: str | None = Field(default=None, max_length=512)
     safety_identifier: str | None = Field(default=None, max_length=512)
@@ -240,14 +240,14 @@ def _messages(request: ResponseRequest) -> tuple[ChatMessage, ...]:
     return tuple(found)
 
 
-def _format(text: TextConfig | None) -> Literal["json"] | dict[str, Any] | None:
+def _format(text: _TextConfig | None) -> Literal["json"] | dict[str, Any] | None:
     wanted = None if text is None else text.format
     return None if wanted is None else format_of(wanted.type, wanted.schema_, "text.format", "a schema")
 
 
 def _tools(request: ResponseRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """In the form of chats: there a function is inside, here its fields are the tool's own."""
-    tools = tuple(_tool(number, tool) for number, tool in enumerate(request.tools or ()))
+    tools = functions(map(_tool, request.tools or ()))
     match request.tool_choice:
         case None | "auto":
             return tools, "auto"
@@ -264,8 +264,6 @@ def _tools(request: ResponseRequest) -> tuple[tuple[dict[str, Any], ...], ToolCh
     raise UnsupportedParameter("tool_choice", "tool_choice is none, auto, required, or names a function of `tools`")
 
 
-def _tool(number: int, tool: dict[str, Any]) -> dict[str, Any]:
-    if tool.get("type") != "function" or not isinstance(tool.get("name"), str):
-        raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     function = {name: tool[name] for name in ("name", "description", "parameters", "strict") if tool.get(name) is not None}
-    return {"type": "function", "function": function}
+    return {"type": tool.get("type"), "function": function}
