@@ -7,7 +7,8 @@ The library is imported with the first store: a service without one starts witho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -55,15 +56,24 @@ class RedisStore:
         from redis.exceptions import RedisError
 
         try:
-            async with asyncio.timeout(seconds):
+            async with self.within(seconds):
                 answer = await call
-        except TimeoutError:
-            raise StoreAway("Redis has not answered in time") from None
         except (RedisError, OSError) as error:
             raise StoreAway(f"Redis does not do what it is asked for ({type(error).__name__})") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # the library reads an answer that is none
             raise StoreAway(_NONSENSE) from error
         return formed(answer, form)
+
+    @asynccontextmanager
+    async def within(self, seconds: float | None) -> AsyncIterator[None]:
+        """Several exchanges, of which each has its own bound, are all together to take no longer. Raises StoreAway."""
+        try:
+            async with asyncio.timeout(seconds) as bound:
+                yield
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise StoreAway("Redis has not answered in time") from None
 
     async def close(self) -> None:
         """With all connections."""

@@ -18,7 +18,7 @@ from shared.errors import StoreAway
 from shared.redis_client import ANYTHING, MANY, NUMBER, SCANNED, RedisStore, exactly, formed
 
 _PURGE_SECONDS = 2.0
-"""Of one call of a purge, which many others may be waiting behind."""
+"""Of one exchange of a purge, which many others may be waiting behind."""
 _SCANNED = 500
 MOST_BARRED = 10_000
 _BAR = """
@@ -65,16 +65,20 @@ class RedisCache(RedisStore):
         return found
 
     async def keep(self, entries: Sequence[CacheEntry]) -> None:
+        async with self.within(self._seconds):  # lookups wait behind it
+            await self._keep(entries)
+
+    async def _keep(self, entries: Sequence[CacheEntry]) -> None:
         keys = [entry.key for entry in entries]
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.hmget(self._barred, keys)
         pipeline.time()
-        barred = _barred(await self.asked(pipeline.execute(), MANY, self._seconds), keys)
+        barred = _barred(await self.asked(pipeline.execute(), MANY), keys)
         pipeline = self.redis.pipeline(transaction=False)
         for entry, bar in zip(entries, barred, strict=True):
             if not bar:
                 pipeline.set(self._entries + entry.key, entry.to_bytes(), px=max(1, round(entry.ttl * 1000)))
-        await self.asked(pipeline.execute(), ANYTHING, self._seconds)
+        await self.asked(pipeline.execute(), ANYTHING)
 
     async def purge(self, which: Purge, *, dry: bool) -> int:
         count, cursor = 0, 0

@@ -61,6 +61,7 @@ class Held(NamedTuple):
 
 
 Choice = Chosen | Held | Unplaceable | None
+"""None: some could run it, none of them has a place for this party."""
 
 
 def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> PlaceRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from copy import copy
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -24,6 +25,7 @@ OPTIONAL = {"infra.lab.versus.dbos_app": "dbos", "infra.lab.versus.saq_app": "sa
 """What needs a system that is only compared with."""
 
 
+@lru_cache
 def kinds() -> list[type[Exception]]:
     found = set()
     for package in (services, shared, infra):

@@ -22,6 +22,7 @@ from shared.contracts.delayed import Delayed
 from shared.contracts.delivery import Delivery
 from shared.contracts.headers import CALLBACK, REPLAY_OF, envelope, waiting
 from shared.contracts.result import Result, Status
+from shared.errors import ConfigurationError
 from shared.kafka.port import TopicPartition
 from shared.scheduling.host_lanes import LaneBounds
 from shared.services import group_of
@@ -135,8 +136,7 @@ async def test_what_fails_comes_back_by_delays(secrets: str) -> None:
         on.receivers.answers = {"down.example": [Heard(False, "status 500")], "busy.example": [Heard(False, "status 429", 400.0)]}
         on.ended("d", host="down.example")
         on.ended("b", host="busy.example")
-        await until(lambda: len(on.receivers.got) == 2, "told")
-        await SystemClock().sleep(0.2)
+        await until(lambda: len(on.delayed()) == 2, "delayed")
         found = {(again := Delivery.model_validate_json(each.value)).result.job: (each, again) for each in on.delayed()}
         assert {each.topic for each, _ in found.values()} == {on.topics.callbacks}
         assert 2.5 <= (found["d"][0].seconds or 0) <= 5
@@ -145,7 +145,7 @@ async def test_what_fails_comes_back_by_delays(secrets: str) -> None:
         on.put(on.topics.callbacks, {"d": found["d"][0].value}, waiting(5.0))
         await until(lambda: len(on.receivers.got) == 3, "told again")
         assert on.receivers.got[2][1]["webhook-id"] == delivery_id(found["d"][1].result)
-        await SystemClock().sleep(0.2)
+        await until(lambda: len(on.delayed()) == 3, "delayed again")
         last = max((Delivery.model_validate_json(each.value) for each in on.delayed()), key=lambda each: each.attempts)
         assert last.attempts == 2
         assert 5 <= last.age_seconds < 6
@@ -166,8 +166,8 @@ async def test_what_is_given_up_is_a_dead_letter(secrets: str, why: str) -> None
         assert "a.example" not in letter.reason
         on.put(on.topics.callbacks, {"j": letter.value or b""}, (REPLAY_OF, b"callbacks/0/0/0"))
         await until(lambda: len(on.receivers.got) == 2, "told again")
-        await SystemClock().sleep(0.2)
         if why != "gone":
+            await until(lambda: on.delayed() != [], "delayed")
             [again] = [Delivery.model_validate_json(each.value) for each in on.delayed()]
             assert (again.attempts, again.age_seconds < 1) == (1, True), "replayed, it begins anew"
 
@@ -265,6 +265,12 @@ async def test_the_door_says_that_callbacks_are_off() -> None:
         assert "switched off" in response.json()["error"]["message"]
 
 
+def test_certificates_that_are_not_there_are_told_at_once() -> None:
+    """Also where callbacks are switched off: what is set and cannot be used is no setting."""
+    with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"):
+        opening(World(), callbacks=CallbackSettings(ca_file="/nowhere.pem"))
+
+
 async def test_a_cluster_of_before_tells_what_it_can(secrets: str) -> None:
     """The topic for what is tried again comes later (`tutti topics create`): until then nothing that failed is passed."""
     on = Telling(secrets)
@@ -284,4 +290,5 @@ async def test_records_of_every_odd_kind_stop_nobody(secrets: str) -> None:
         await until(lambda: len(set(on.receivers.jobs("a.example"))) == 12, "told", 20)
         assert on.ingress.deliveries.intake.stopped == ()
         assert on.ingress.deliveries.tries.undone == ()
+        await until(lambda: {each.partition for each in on.letters() if each.topic == on.topics.callbacks} == {*range(6)}, "given up")
         assert {letter.topic for letter in on.letters()} <= {on.topics.callbacks, on.topics.results}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -115,7 +116,7 @@ async def test_a_sensible_value_passes(number: str) -> None:
                 assert json.loads(answer.text)
 
 
-async def test_a_tool_that_has_no_name_is_refused_alike_by_every_dialect() -> None:
+async def test_a_tool_that_has_no_name_is_refused_alike_by_every_foreign_dialect() -> None:
     """Nobody could call it, and what it was called by a model could not be told from nothing."""
     bodies: list[tuple[str, type[BaseModel]]] = [(dialect.path, dialect.request) for dialect in served()]
     bodies += [(asked.path, asked.body) for dialect in served() for asked in dialect.inquiries if asked.body is not None]
@@ -127,7 +128,7 @@ async def test_a_tool_that_has_no_name_is_refused_alike_by_every_dialect() -> No
             for name in NO_NAMES:
                 answer = await at.client.post(path, json={"model": "tiny:1", "tools": [tool("f"), tool(name)], **rest})
                 assert answer.status_code == 400, (path, name, answer.text)
-                assert "tools.1" in answer.text or "name" in answer.text, answer.text
+                assert re.search(r"tools\W+1\b|tools are functions, each with a name", answer.text), (path, name, answer.text)
             for empty in ("", " "):
                 answer = await at.client.post(path, json={"model": "tiny:1", "tools": [tool(empty)], **rest})
                 assert "tools are functions, each with a name" in answer.text, (path, answer.text)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel
+from pydantic_settings import BaseSettings
 
 import infra
 from infra.native.settings import NativeSettings
@@ -21,7 +21,7 @@ from shared.oidc import OidcSettings
 from shared.service.configuration import ShellSettings
 from shared.services import SERVICES
 from shared.topics import FAMILIES, Topics
-from tests.support.chart import settings_of
+from tests.support.chart import is_setting, settings_of
 
 ROOT = Path(infra.__file__).parents[1]
 ASYNCAPI: dict[str, Any] = yaml.safe_load((ROOT / "schemas/asyncapi.yaml").read_text())
@@ -41,8 +41,9 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_a_default_is_shown_as_a_variable_says_it() -> None:
     """What the page shows, typed, is what is so without it: also lists and maps."""
-    kinds: list[type[BaseModel]] = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
+    kinds: list[type[BaseSettings]] = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
     for kind, (title, group) in zip(kinds, settings.groups(), strict=True):
+        assert [setting.variable for setting in group if not is_setting(setting.variable, kind)] == []
         with pytest.MonkeyPatch.context() as environment:
             for setting in group:
                 environment.delenv(setting.variable, raising=False)

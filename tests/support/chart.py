@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import AliasChoices, BaseModel
+from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
 from shared.service.configuration import ShellSettings
@@ -40,7 +40,7 @@ def _names(kind: type[BaseSettings], *, nested: bool = False) -> set[str]:
     for name, field in kind.model_fields.items():
         if not nested or _has_parts(field.annotation):
             alias = field.validation_alias
-            found |= {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else {f"{prefix}{name}".upper()}
+            found |= {str(one) for one in getattr(alias, "choices", [alias or f"{prefix}{name}".upper()])}
     return found
 
 

@@ -49,8 +49,8 @@ class World(Stage):
     ingress: Ingress
     client: httpx.AsyncClient
 
-    def __init__(self, log: Log | None = None, prefix: str = "", seed: int = 7) -> None:
-        super().__init__(TopicSettings(prefix=prefix), seed=seed, clock=SystemClock(), log=log)
+    def __init__(self, log: Log | None = None, prefix: str = "") -> None:
+        super().__init__(TopicSettings(prefix=prefix), clock=SystemClock(), log=log)
 
     def process(self, name: str) -> Log:
         """No process is killed here."""

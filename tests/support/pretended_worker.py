@@ -89,24 +89,26 @@ class PretendedWorker:
             self._group = group
             if self.mailbox is None:
                 steps = [TopicPartition(t.name, n) for t in self._topics.all() if t.family.count == "steps" for n in range(t.partitions)]
-                everything = await self._log.consumer(client_id=self.name, reset="earliest")
-                work = [self._read(stack, everything, steps, lambda record: self.take(Step.model_validate_json(record.value or b"")))]
+                everything = await self._opened(stack, reset="earliest")
+                work = [self._read(everything, steps, lambda record: self.take(Step.model_validate_json(record.value or b"")))]
             else:
                 self._producer = await self._log.producer(client_id=self.name)
                 stack.push_async_callback(self._producer.close)
                 await self._producer.send(Message(self._topics.nodes, self.registration.to_bytes(), self.name.encode(), 0))
-                box, credit = [await self._log.consumer(client_id=self.name) for _ in range(2)]
+                box, credit = [await self._opened(stack) for _ in range(2)]
                 mine, told = TopicPartition(self._topics.work("chat"), self.mailbox), TopicPartition(self._topics.credits, 0)
-                work = [self._read(stack, box, [mine], self._given), self._read(stack, credit, [told], self._heard), self._announcing()]
+                work = [self._read(box, [mine], self._given), self._read(credit, [told], self._heard), self._announcing()]
             loops = [group.create_task(loop) for loop in work]
             await stop.wait()
             for task in loops:
                 task.cancel()
 
-    async def _read(
-        self, stack: contextlib.AsyncExitStack, consumer: Consumer, places: list[TopicPartition], take: Callable[[Record], None]
-    ) -> None:
+    async def _opened(self, stack: contextlib.AsyncExitStack, **options: Any) -> Consumer:
+        consumer = await self._log.consumer(client_id=self.name, **options)
         stack.push_async_callback(consumer.close)
+        return consumer
+
+    async def _read(self, consumer: Consumer, places: list[TopicPartition], take: Callable[[Record], None]) -> None:
         consumer.assign(places)
         while True:
             try:

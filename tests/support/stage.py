@@ -21,7 +21,7 @@ from shared.processing.provision import new_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
-from tests.support.cluster.processes import Process
+from tests.support.cluster.processes import Process, ProcessLoop
 
 
 class JumpingClock(LoopClock):
@@ -69,6 +69,7 @@ class Stage:
 
     def pause(self, name: str) -> None:
         """SIGSTOP."""
+        assert isinstance(asyncio.get_running_loop(), ProcessLoop), "another loop does not ask whether a process is paused"
         self._running[name][0].pause()
 
     def wake(self, name: str) -> None:

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from services.ingress.callbacks.allowed import CallbackRules, rules_of
+from services.ingress.callbacks.allowed import rules_of
 from services.ingress.callbacks.port import Heard, Post
 from services.ingress.callbacks.rendering import body_of, delivery_id, headers_of
 from services.ingress.settings import CallbackSettings
@@ -32,6 +32,7 @@ from shared.service import Environment
 from shared.service.processor import Processor
 from shared.services import group_of
 from shared.telemetry import logs, metrics
+from shared.tls import client_context
 from shared.topics import partition_of
 
 log = logs.get(__name__)
@@ -63,19 +64,15 @@ class _Telling:
         return self.delivery.result.tenant
 
 
-def _post_of(settings: CallbackSettings, rules: CallbackRules) -> Post:
-    from services.ingress.callbacks.sending import HttpPost  # and an HTTP client that nobody else needs
-
-    return HttpPost(settings, rules)
-
-
 class Deliveries:
     """One per instance; all of a cluster are one group."""
 
     def __init__(self, environment: Environment, settings: CallbackSettings, outbox: Outbox) -> None:
         """Raises ConfigurationError."""
         self._env, self._settings, self._outbox, self.rules = environment, settings, outbox, rules_of(settings)
-        self.post: Post | None = _post_of(settings, self.rules) if self.rules.any else None
+        self._tls = client_context(settings.ca_file) if settings.ca_file else True
+        self.post: Post | None = None
+        """Opened with the first delivery."""
         self._clock, self._topics, self._wake = environment.clock, environment.topics, asyncio.Event()
         self._lanes: HostLanes[_Telling] = HostLanes(settings.lanes)
         self._sends: set[asyncio.Task[None]] = set()
@@ -194,12 +191,18 @@ class Deliveries:
     async def _told(self, telling: _Telling) -> Heard:
         result = telling.delivery.result
         assert result.callback is not None, "it was admitted"
-        assert self.post is not None, "where callbacks are taken"
         body, keys = body_of(result, self._settings.public_url), self.rules.secrets_of(result.callback, result.tenant)
         began = self._clock.monotonic()
-        heard = await self.post(result.callback.url, headers_of(delivery_id(result), body, keys, self._clock.wall()), body)
+        heard = await self._opened()(result.callback.url, headers_of(delivery_id(result), body, keys, self._clock.wall()), body)
         metrics.CALLBACK_SECONDS.observe(self._clock.monotonic() - began)
         return heard
+
+    def _opened(self) -> Post:
+        if self.post is None:
+            from services.ingress.callbacks.sending import HttpPost  # with an HTTP client that nobody else needs
+
+            self.post = HttpPost(self._settings, self.rules, self._tls)
+        return self.post
 
     def _again(self, telling: _Telling, what: str, heard: Heard | None = None) -> None:
         """After a while by `delays`, or not at all. Without `heard` it was not tried: that counts as age alone."""

@@ -14,7 +14,6 @@ from yarl import URL
 from services.ingress.callbacks.allowed import CallbackRules
 from services.ingress.callbacks.port import Heard
 from services.ingress.settings import CallbackSettings
-from shared.errors import ConfigurationError
 from shared.resolvers import CheckedResolver, NameServer
 
 _READ_BYTES = 4_096
@@ -23,15 +22,15 @@ _SECONDS = re.compile(r"[0-9]{1,7}")
 
 
 class HttpPost:
-    """Implements `Post`. `resolver`: who looks names up; tests hand one in."""
+    """Implements `Post`. `tls`: True for the system's own certificates, which aiohttp reads once a process. `resolver`: who looks names up;
+    tests hand one in.
+    """
 
-    def __init__(self, settings: CallbackSettings, rules: CallbackRules, resolver: AbstractResolver | None = None) -> None:
-        self._settings, self._rules, self._resolver = settings, rules, resolver
+    def __init__(
+        self, settings: CallbackSettings, rules: CallbackRules, tls: ssl.SSLContext | bool, resolver: AbstractResolver | None = None
+    ) -> None:
+        self._settings, self._rules, self._tls, self._resolver = settings, rules, tls, resolver
         self._session: aiohttp.ClientSession | None = None
-        try:  # the system's own certificates are read by aiohttp, once a process
-            self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
-        except OSError as error:
-            raise ConfigurationError(f"the certificates of {settings.ca_file} cannot be read") from error
 
     async def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Heard:
         try:

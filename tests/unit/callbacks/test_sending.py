@@ -16,7 +16,6 @@ from services.ingress.callbacks.port import Heard
 from services.ingress.callbacks.sending import HttpPost
 from services.ingress.settings import CallbackSettings
 from shared.clock import SystemClock
-from shared.errors import ConfigurationError
 from shared.resolvers import NameServer
 from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint, serving
 
@@ -46,7 +45,7 @@ async def fake() -> AsyncIterator[FakeEndpoint]:
 
 async def sent(url: str, resolver: AbstractResolver | None = None, networks: str = LOCAL, **settings: Any) -> Heard:
     chosen = CallbackSettings(http=True, hosts="*", networks=networks, **{"timeout_seconds": 20.0, **settings})
-    post = HttpPost(chosen, CallbackRules(chosen, {}), resolver)
+    post = HttpPost(chosen, CallbackRules(chosen, {}), True, resolver)
     try:
         return await post(url, {"webhook-id": "whk_1"}, b'{"a":1}')
     finally:
@@ -170,9 +169,3 @@ async def test_a_name_server_that_does_not_answer_is_asked_once(monkeypatch: pyt
     assert all(isinstance(each, OSError) for each in await asyncio.gather(*waits, return_exceptions=True))
     assert asked == ["dead.example"]
     await names.close()
-
-
-def test_certificates_that_are_not_there() -> None:
-    chosen = CallbackSettings(ca_file="/nowhere.pem")
-    with pytest.raises(ConfigurationError):
-        HttpPost(chosen, CallbackRules(chosen, {}))

@@ -20,7 +20,7 @@ def test_one_line_of_a_kind_each_half_minute(monkeypatch: pytest.MonkeyPatch) ->
     clock, thin = ManualClock(), logging.getLogger(LOGGERS[0])
     monkeypatch.setattr(thin, "filters", [])
     thin_out(clock)
-    assert [thin.filter(line("Unable to connect %s %s")) for _ in range(50)] == [True] + [False] * 49
+    assert [bool(thin.filter(line("Unable to connect %s %s"))) for _ in range(50)] == [True] + [False] * 49
     assert thin.filter(line("Failed fetch %s %s"))
     clock.advance(EVERY_SECONDS)
     assert thin.filter(line("Unable to connect %s %s"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from services.planner.deciding import attempts, funding
 from services.planner.deciding.admission import JobInput, accept
@@ -185,7 +186,7 @@ def appended(draft: Draft, end: int) -> list[bytes]:
 
     wiring = cast("Any", SimpleNamespace(writer=SimpleNamespace(append=append), clock=ManualClock()))
     appender = Appender(wiring, TopicPartition("job-events", 0), cast("Any", SimpleNamespace(epoch=end - 1)))
-    with suppress(StopIteration):
+    with pytest.raises(StopIteration):  # it waits for nothing
         appender.append(draft).send(None)
     return written
 
