@@ -37,6 +37,10 @@ from shared.topics import Topics
 
 log = logs.get(__name__)
 UNHEARD = "Kafka acknowledges no writes: fewer replicas than min.insync.replicas, or no leader"
+KEPT_SECONDS = 120
+"""An idle connection, as whole seconds: longer than clients keep theirs (httpx and with it OpenAI's 5 s, load balancers 60, Go 90). Who
+hangs up first decides; the other's next request may meet a connection that is just gone.
+"""
 _HANG_UP_SECONDS = 0.5
 """Within this a client takes something, or it is taken to have gone."""
 
@@ -192,6 +196,7 @@ class _Process:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEPT_SECONDS,
             timeout_graceful_shutdown=math.ceil(self._settings.grace_seconds),
         )
         self._encrypt(name, config)

@@ -29,13 +29,18 @@ def announced(cluster: Invitation) -> Iterator[None]:
         announcement.end()
 
 
+def found(*clusters: Invitation) -> bool:
+    """These and no others, within some looks: an answer of a second ago is not given again, and a busy machine answers late."""
+    return any(mdns.find(1.5, LOOPBACK) == [*clusters] for _ in range(6))
+
+
 def test_clusters_are_found_over_loopback_and_gone_when_they_say_so() -> None:
     """One of two that are announced, then the other; nobody is found where nobody is."""
     lab = Invitation(name="lab", servers="127.0.0.1:19092")
     with announced(lab):
         with announced(OFFICE):
-            assert mdns.find(1.5, LOOPBACK) == [lab, OFFICE]
-        assert mdns.find(2.5, LOOPBACK) == [lab]  # an answer of a second ago is not given again
+            assert found(lab, OFFICE)
+        assert found(lab)
     assert mdns.find(1.0, LOOPBACK) == []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import cast
 
+import httpx
 import pytest
 
 from infra.lab.virtual_loop import run
@@ -15,7 +16,7 @@ from shared.errors import ConfigurationError, ConsumerGaveUp
 from shared.kafka.port import Log
 from shared.service import Readiness
 from shared.service.lifecycle import EXIT_ANEW, EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, Life
-from shared.service.process import UNHEARD, word_of
+from shared.service.process import KEPT_SECONDS, UNHEARD, word_of
 
 Course = Callable[[asyncio.Event], Awaitable[object]]
 
@@ -140,3 +141,10 @@ def test_what_the_brokers_say_counts(takes_requests: bool) -> None:
     assert word() == (takes_requests, (UNHEARD, "a topic is missing"))
     log.trouble, log.unheard = "the password is wrong", False
     assert word() == (False, ("the password is wrong", "a topic is missing"))
+
+
+def test_clients_hang_up_first() -> None:
+    """A server that does it at the same time meets their next request. *Trace:* both keep idle connections for 5 s; a caller that asks
+    again after 5 s finds his connection reset.
+    """
+    assert (httpx.Limits().keepalive_expiry or 0) < 90 < KEPT_SECONDS
