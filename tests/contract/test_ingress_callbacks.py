@@ -211,6 +211,23 @@ async def test_a_slow_receiver_holds_up_no_other(secrets: str) -> None:
         on.receivers.slow["slow.example"].set()
 
 
+async def test_who_waits_for_his_turn_comes_back_less_often_the_longer_he_waits(secrets: str) -> None:
+    """Or those who wait for a receiver that takes too little would keep the cluster busy with nothing else."""
+    async with stage(secrets, lanes=LaneBounds(host_sends=1, host_held=1)) as on:
+        on.receivers.slow["slow.example"] = asyncio.Event()
+        on.ended("first", host="slow.example")
+        await until(lambda: len(on.receivers.got) == 1, "told")
+        callback = Callback(url="https://slow.example/")
+        ended = {"tenant": "acme", "status": Status.FAILED, "accepted_at": 1.0, "finished_at": 2.0, "callback": callback}
+        ages = (0.0, 100.0, 10_000.0, 200_000.0)
+        on.put(on.topics.callbacks, {f"{age}": Delivery(result=Result(job=f"{age}", **ended), age_seconds=age).to_bytes() for age in ages})
+        await until(lambda: len(on.delayed()) == len(ages), "delayed")
+        pauses = {Delivery.model_validate_json(each.value).result.job: each.seconds or 0.0 for each in on.delayed()}
+        for age, least, most in zip(ages, (2.5, 12.5, 1_250, 21_600), (5, 25.1, 2_501, 21_600), strict=True):
+            assert least <= pauses[f"{age}"] <= most
+        on.receivers.slow["slow.example"].set()
+
+
 async def test_an_instance_that_leaves_lets_the_next_one_tell_what_it_did_not(secrets: str) -> None:
     """And what was on its way may be told twice, never not at all."""
     on = Telling(secrets)

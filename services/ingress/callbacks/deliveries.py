@@ -38,6 +38,8 @@ from shared.topics import partition_of
 log = logs.get(__name__)
 
 _LOOK_SECONDS = 0.5
+_WAITED_SHARE = 0.25
+"""Of what a delivery has waited it waits again at most, when its turn has not come."""
 _COMMIT_SECONDS = 0.5
 _BOUNDS = WindowBounds(open=512, span=8_192, records=2_048)
 
@@ -221,10 +223,15 @@ class Deliveries:
         self._outbox.put(build_waiting(topics, again, seconds), partial(self._on_sent, telling))
 
     def _pause_seconds(self, result: Result, attempts: int, age: float, heard: Heard | None) -> float:
-        """Half of it is drawn, by a hash: what failed together does not come back together."""
-        drawn = int(digest_of(f"{delivery_id(result)} {attempts} {age:.1f}".encode())[:8], 16) / 2**32
-        wish = heard.again_seconds if heard is not None and heard.again_seconds is not None else 0.0
-        return max(1.0, self._retries.delay_seconds(attempts, 0.5 + drawn / 2), min(wish, self._settings.longest_pause_seconds))
+        """Half of it is drawn, by a hash: what failed together does not come back together.
+
+        Who was not tried waits the longer the longer he has waited, so that each comes back a few times, not each few seconds. *Trace:* a
+        receiver takes less than ends; all that wait for it travel to `delays` and back each 5 s, the more the longer it goes on, until the
+        cluster does nothing else.
+        """
+        drawn = 0.5 + int(digest_of(f"{delivery_id(result)} {attempts} {age:.1f}".encode())[:8], 16) / 2**33
+        wish = _WAITED_SHARE * age * drawn if heard is None else heard.again_seconds or 0.0
+        return max(1.0, self._retries.delay_seconds(attempts, drawn), min(wish, self._settings.longest_pause_seconds))
 
     def _on_sent(self, telling: _Telling, sent: Sent) -> None:
         if isinstance(sent, Appended):
