@@ -9,8 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, TypeVar
 
-World = TypeVar("World")
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -54,16 +53,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual_now += max(0.0, seconds) if self._still < _MOST_TURNS else self._clock_resolution
 
 
-def run(main: Coroutine[Any, Any, Result]) -> Result:
+def run(main: Coroutine[Any, Any, T]) -> T:
     """Like asyncio.run, under virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
-def within(opened: Callable[[], AbstractAsyncContextManager[World]]) -> Callable[[Callable[[World], Awaitable[None]]], Callable[[], None]]:
+def within(opened: Callable[[], AbstractAsyncContextManager[T]]) -> Callable[[Callable[[T], Awaitable[None]]], Callable[[], None]]:
     """A decorator: the async test gets what `opened` gives, in a loop of its own under virtual time."""
 
-    def decorate(test: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
+    def decorate(test: Callable[[T], Awaitable[None]]) -> Callable[[], None]:
         async def body() -> None:
             async with opened() as world:
                 await test(world)

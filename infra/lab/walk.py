@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +42,6 @@ _ROOT = Path(__file__).parents[2]
 _COUNTED, _STAND_IN = (f"{_ROOT}/services/", f"{_ROOT}/shared/"), f"{_ROOT}/shared/kafka/memory/"
 _QUIET_SECONDS = 6.0
 """Longer than any period of what services do by themselves."""
-_JOBS = 3
 _SETTLE_SECONDS = 1.0
 """After the answer: commits, status."""
 
@@ -145,9 +144,7 @@ async def _ask(application: Any, job: str) -> int:
 
 
 def walk(kind: str = "chat") -> Walk:
-    """Of a few jobs of this kind, none of them the first one: what all of them enter, in the order that changes file least often, since
-    tasks run beside one another.
-    """
+    """Of the last of a few jobs of this kind: nothing is done for the first time any more."""
     return run(_walked(kind))
 
 
@@ -179,17 +176,12 @@ async def _walked(kind: str) -> Walk:
 
         await job()
         idle = await entered(lambda: clock.sleep(_QUIET_SECONDS))
-        ways = [await entered(job) for _ in range(_JOBS)]
+        found = await entered(job)
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    way = set.intersection(*map(set, ways)) - set(idle)
-    return min((_walk(code for code in found if code in way) for found in ways), key=lambda each: each.changes)
-
-
-def _walk(found: Iterable[CodeType]) -> Walk:
-    return Walk(tuple(Step(str(Path(code.co_filename).relative_to(_ROOT)), code.co_qualname) for code in found))
+    return Walk(tuple(Step(str(Path(code.co_filename).relative_to(_ROOT)), code.co_qualname) for code in found if code not in idle))
 
 
 @click.command()
