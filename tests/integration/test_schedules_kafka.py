@@ -23,6 +23,7 @@ from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, ScheduleF
 from shared.contracts.result import Result
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
+from shared.topics import Topics
 from tests.support.native import StartCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -31,18 +32,13 @@ NAMES = tuple(f"s{number}" for number in range(8))
 PERIOD = 2
 CLOCK = SystemClock()
 CONVERGE_SECONDS = 60.0
-
-
-async def _until_due(offset: float) -> None:
-    """The next instant that is so far from a due time."""
-    left = PERIOD - CLOCK.wall() % PERIOD + offset
-    await CLOCK.sleep(left if left > 0 else left + PERIOD)
+LOOK_SECONDS = 0.5
 
 
 async def _kill_and_restart(started: LocalCluster, name: str, offset: float) -> None:
-    await _until_due(offset)
+    """At an instant that is so far from a due time."""
+    await CLOCK.sleep(PERIOD - CLOCK.wall() % PERIOD + offset)
     await asyncio.to_thread(started.services[name].daemon.kill)
-    await CLOCK.sleep(3.0)
     await asyncio.to_thread(started.services[name].start)
 
 
@@ -74,37 +70,55 @@ def _valid(records: list[tuple[int, bytes]]) -> list[Any]:
     return valid
 
 
-async def _judge(started: LocalCluster, declared: dict[str, float], removed: float) -> None:
-    log, topics = AioLog(started.servers, CLOCK), started.topics
-    try:
-        by_home = await _read(log, topics.job_events, topics.settings.home_partitions)
-        events = [event for records in by_home.values() for event in _valid(records)]
-        accepted = Counter(event.job for event in events if isinstance(event, JobAccepted))
-        runs: dict[str, set[float]] = defaultdict(set)
-        for event in events:
-            if isinstance(event, ScheduleFired) and event.job in accepted:
-                runs[event.schedule].add(event.due_at)
-        assert set(accepted.values()) == {1}, "a run was accepted twice"
-        assert sum(map(len, runs.values())) == len(accepted)
-        for name, since in declared.items():
-            due = {float(t) for t in range(int(since) + 1, int(removed)) if t % PERIOD == 0 and t > since}
-            left_out = due - runs[name]
-            assert not left_out, f"{name}: left out {sorted(left_out)}"
-        async with asyncio.timeout(CONVERGE_SECONDS):
-            while True:
-                values = [v for part in (await _read(log, topics.results, topics.partitions("other"))).values() for _, v in part]
-                results = {(result := Result.model_validate_json(value)).job: result for value in values}
-                if set(results) == set(accepted):
-                    break
-                await CLOCK.sleep(1.0)
-        assert {result.status.value for result in results.values()} == {"succeeded"}
-    finally:
-        await log.close()
+async def _history(log: AioLog, topics: Topics) -> list[Any]:
+    by_home = await _read(log, topics.job_events, topics.settings.home_partitions)
+    return [event for records in by_home.values() for event in _valid(records)]
+
+
+def _runs(events: list[Any]) -> dict[str, set[float]]:
+    """By schedule: the due times of those that began."""
+    accepted = {event.job for event in events if isinstance(event, JobAccepted)}
+    runs: dict[str, set[float]] = {name: set() for name in NAMES}
+    for event in events:
+        if isinstance(event, ScheduleFired) and event.job in accepted:
+            runs[event.schedule].add(event.due_at)
+    return runs
+
+
+async def _until_all_run(log: AioLog, topics: Topics) -> float:
+    """Until each schedule has begun a run that became due after now, which is returned: runs begin in order, so all before have, too."""
+    since = CLOCK.wall()
+    async with asyncio.timeout(CONVERGE_SECONDS):
+        while not all(max(due, default=0.0) > since for due in _runs(await _history(log, topics)).values()):
+            await CLOCK.sleep(LOOK_SECONDS)
+    return since
+
+
+async def _judge(log: AioLog, topics: Topics, declared: dict[str, float], begun: float) -> None:
+    """`begun`: what became due before that has begun."""
+    async with asyncio.timeout(CONVERGE_SECONDS):
+        while True:
+            values = [v for part in (await _read(log, topics.results, topics.partitions("other"))).values() for _, v in part]
+            results = {(result := Result.model_validate_json(value)).job: result for value in values}
+            events = await _history(log, topics)
+            accepted = Counter(event.job for event in events if isinstance(event, JobAccepted))
+            if set(results) == set(accepted):
+                break
+            await CLOCK.sleep(LOOK_SECONDS)
+    runs = _runs(events)
+    assert set(accepted.values()) == {1}, "a run was accepted twice"
+    assert sum(map(len, runs.values())) == len(accepted)
+    for name, since in declared.items():
+        due = {float(t) for t in range(int(since) + 1, int(begun)) if t % PERIOD == 0 and t > since}
+        left_out = due - runs[name]
+        assert not left_out, f"{name}: left out {sorted(left_out)}"
+    assert {result.status.value for result in results.values()} == {"succeeded"}
 
 
 async def test_each_run_once_though_planners_are_killed(cluster: StartCluster) -> None:
     """Nothing left out, nothing twice, every run has its result."""
     started = await asyncio.to_thread(cluster, "schedules", copies={"planner": 2})
+    log, topics = AioLog(started.servers, CLOCK), started.topics
     body = {"cron": f"*/{PERIOD} * * * * *", "missed": "all", "job": {"prompt": "tick"}}
     declared: dict[str, float] = {}
     async with aiohttp.ClientSession(started.url) as session:
@@ -112,17 +126,11 @@ async def test_each_run_once_though_planners_are_killed(cluster: StartCluster) -
             async with session.put(f"/v1/schedules/{name}", json=body) as response:
                 assert response.status == 200, await response.text()
                 declared[name] = (await response.json())["since"]
-        await CLOCK.sleep(5.0)
-        await _kill_and_restart(started, "planner", 0.0)
-        await CLOCK.sleep(15.0)
-        await _kill_and_restart(started, "planner-2", 0.02)
-        await CLOCK.sleep(15.0)
-        await asyncio.to_thread(started.services["planner"].await_ready)
-        await asyncio.to_thread(started.services["planner-2"].await_ready)
-        await CLOCK.sleep(5.0)
-        removed = CLOCK.wall() - 1.0
+        await _until_all_run(log, topics)
+        for planner, offset in (("planner", 0.0), ("planner-2", 0.02)):
+            await _kill_and_restart(started, planner, offset)
+            begun = await _until_all_run(log, topics)
         for name in NAMES:
             async with session.delete(f"/v1/schedules/{name}") as response:
                 assert response.status == 204
-        await CLOCK.sleep(5.0)
-    await _judge(started, declared, removed)
+    await _judge(log, topics, declared, begun)
