@@ -52,14 +52,12 @@ def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> 
     if as_json:
         emit_json(found)
         return
-    for name in ("summary", "facts", "preferences"):
-        known = found[name] if isinstance(found[name], str) else "; ".join(found[name])
-        if known:
-            click.echo(f"{name:12}{known}")
+    known = {name: told if isinstance(told := found[name], str) else "; ".join(told) for name in ("summary", "facts", "preferences")}
+    parts = ["\n".join(f"{name:12}{told}" for name, told in known.items() if told)]
     for turn in found["messages_of"]:
-        click.echo(f"\n{turn['job']}, {moment(turn['at'])}")
-        for message in turn["messages"]:
-            click.echo(f"{message['role']}: {message['content']}")
+        said = (f"{message['role']}: {message['content']}" for message in turn["messages"])
+        parts.append("\n".join([f"{turn['job']}, {moment(turn['at'])}", *said]))
+    click.echo("\n\n".join(filter(None, parts)))
 
 
 @conversations.command()
