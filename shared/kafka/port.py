@@ -219,8 +219,10 @@ class Consumer(Protocol):
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         """Records that have arrived, waiting up to `timeout_seconds` for the first. `partitions` restricts (the rest stays buffered).
 
-        Of one partition at most `max_partition_fetch_bytes`, soft by one batch. Nothing that a record holds makes this raise: what cannot
-        be unpacked comes as `Unreadable`, and reading goes on behind it.
+        At most `max_records`, else `POLL_RECORDS`; of one partition at most `max_partition_fetch_bytes`, soft by one batch. After a poll
+        that brought many, other tasks have their turn before the next: what a reader does with one poll is all that it does in one go.
+
+        Nothing that a record holds makes this raise: what cannot be unpacked comes as `Unreadable`, and reading goes on behind it.
         """
         ...
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from services.planner.shard.wiring import Wiring
 from shared.kafka.port import Consumer, Record, TopicPartition
+from shared.kafka.settings import PARTITION_FETCH_BYTES
 from shared.processing.tail import stretches
 
 POLL_SECONDS = 1.0
@@ -15,9 +16,9 @@ Visit = Callable[[Record], None]
 
 
 @asynccontextmanager
-async def reader(wiring: Wiring, partition: TopicPartition) -> AsyncIterator[Consumer]:
+async def reader(wiring: Wiring, partition: TopicPartition, fetch_bytes: int = PARTITION_FETCH_BYTES) -> AsyncIterator[Consumer]:
     """A consumer outside any group, of this partition."""
-    consumer = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest")
+    consumer = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest", max_partition_fetch_bytes=fetch_bytes)
     try:
         consumer.assign([partition])
         yield consumer

@@ -18,6 +18,9 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+_FETCH_BYTES = 64 * 1024
+"""They lie scattered: of what a fetch brings most is behind the one that is wanted. A batch that is larger comes all the same."""
+
 E = TypeVar("E", IdsRemembered, JobSettled)
 
 
@@ -30,7 +33,7 @@ async def read_again(
     """
     found: dict[int, tuple[E | None, float]] = dict.fromkeys(offsets, (None, 0.0))
     open_ = set(offsets)
-    async with reader(wiring, partition) as consumer:
+    async with reader(wiring, partition, _FETCH_BYTES) as consumer:
         beginning = (await consumer.beginning_offsets([partition]))[partition]
         end = (await consumer.end_offsets([partition]))[partition]
         open_ -= {offset for offset in open_ if not beginning <= offset < end}

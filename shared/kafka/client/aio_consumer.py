@@ -24,7 +24,7 @@ from shared.kafka.client.aio_fetch import Oddities
 from shared.kafka.client.aio_identity import Identities
 from shared.kafka.client.aio_rebalance import AioAssignor, Ownership
 from shared.kafka.port import MISSED, HeldBack, MissedRecords, RebalanceListener, Record, TopicPartition
-from shared.kafka.settings import CALL_SECONDS, PACE_RECORDS, PACE_SECONDS, SILENCE_SECONDS, STOP_SECONDS
+from shared.kafka.settings import CALL_SECONDS, PACE_RECORDS, PACE_SECONDS, POLL_RECORDS, SILENCE_SECONDS, STOP_SECONDS
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -44,7 +44,8 @@ class AioConsumer:
         self._consumer = consumer
         self._waits_ms = waits_ms
         self._clock = clock
-        self._brought_at = 0.0
+        self._brought_at: float | None = None
+        """When the last poll brought many records."""
         self._asked_since = clock.monotonic()
         """When the set of partitions that are asked for changed last."""
         self._assignor = assignor
@@ -87,12 +88,12 @@ class AioConsumer:
         if not self._ownership.settled.is_set():
             return {}
         wanted = [self._their(tp) for tp in partitions] if partitions is not None else ()
-        early = self._brought_at + PACE_SECONDS - self._clock.monotonic()
-        if early > 0:
-            await self._clock.sleep(early)
+        if self._brought_at is not None:  # also when nothing is left of the pause: what is buffered would come without any wait
+            await self._clock.sleep(max(0.0, self._brought_at + PACE_SECONDS - self._clock.monotonic()))
+            self._brought_at = None
         try:
             async with asyncio.timeout(timeout_seconds + POLL_GRACE_SECONDS):
-                found = await self._consumer.getmany(*wanted, timeout_ms=timeout_seconds * 1000, max_records=max_records)
+                found = await self._consumer.getmany(*wanted, timeout_ms=timeout_seconds * 1000, max_records=max_records or POLL_RECORDS)
         except TimeoutError:
             return {}
         except FOREIGN as error:

@@ -158,7 +158,9 @@ class HeedfulFetcher(Fetcher):
                     found.check_raise()
                 break
             records, size = take(found, tp, most, min(room, self._max_partition_fetch_bytes))
-            if not found.has_more():
+            if found.has_more():
+                self._records[tp] = self._records.pop(tp)  # behind the others: none waits until this one's buffer is empty
+            else:
                 self._forget(tp)
             if records:
                 drained[tp] = records

@@ -13,10 +13,7 @@ from shared.kafka.memory.memory_group import GroupMember, MemoryGroup
 from shared.kafka.memory.memory_partition import MemoryPartition
 from shared.kafka.memory.memory_process import MemoryProcess, ProcessState
 from shared.kafka.port import MISSED, Assignor, HeldBack, MissedRecords, RebalanceListener, Record, Reset, TopicPartition
-from shared.kafka.settings import SILENCE_SECONDS
-
-FETCH_RECORDS = 1_000
-"""At most this many records of a partition in one poll, as a fetch has a size limit."""
+from shared.kafka.settings import PACE_RECORDS, POLL_RECORDS, SILENCE_SECONDS
 
 
 class MemoryConsumer:
@@ -55,6 +52,7 @@ class MemoryConsumer:
         self._listener: RebalanceListener | None = None
         self._generation = -1
         self._answered_at = log.clock.monotonic()
+        self._brought_many = False
         self._assigned = True
         self._failure: BaseException | None = None
         self._closed = False
@@ -78,6 +76,8 @@ class MemoryConsumer:
         self, *, timeout_seconds: float, max_records: int | None = None, partitions: Collection[TopicPartition] | None = None
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         assert max_records is None or max_records > 0, "max_records is positive"
+        if self._brought_many:
+            await self._log.clock.sleep(0)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while True:
@@ -94,6 +94,7 @@ class MemoryConsumer:
                 self._look_at_topics()
                 found, next_at = self._take(now, max_records, partitions)
                 if found or now >= deadline:
+                    self._brought_many = sum(map(len, found.values())) >= PACE_RECORDS
                     return found
             await self._wait(loop, min(deadline, next_at or deadline) - now)
 
@@ -217,14 +218,14 @@ class MemoryConsumer:
         next_at: float | None = None
         if not self._assigned:
             return found, None
-        room = max_records or FETCH_RECORDS * 1_000
+        room = max_records or POLL_RECORDS
         for tp in list(self._ready):
             if room <= 0:
                 break
             if tp in self._paused or (partitions is not None and tp not in partitions):
                 continue
             del self._ready[tp]
-            records, visible_at = self._read(tp, min(room, FETCH_RECORDS), now)
+            records, visible_at = self._read(tp, room, now)
             if visible_at is not None:
                 self._ready[tp] = None
                 next_at = visible_at if next_at is None else min(next_at, visible_at)

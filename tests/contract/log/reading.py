@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import LogError
 from shared.kafka.port import Message, NewTopic, Record, TopicPartition, Unreadable
+from shared.kafka.settings import POLL_RECORDS
 from tests.support.log_bench import Bench, Case, partitions_of
 
 CASES: list[Case] = []
@@ -77,6 +78,35 @@ async def max_records_bounds_a_poll(bench: Bench) -> None:
     assert sorted(int(record.value or b"") for record in seen) == list(range(90))
     for number in range(3):
         assert [r.offset for r in seen if r.partition == number] == list(range(30))
+    await consumer.close()
+    await producer.close()
+
+
+@case
+async def a_long_backlog_comes_in_pieces_and_others_have_their_turns(bench: Bench) -> None:
+    """A reader who folds each poll in one go holds the event loop for so many records, however long the backlog."""
+    topic = await bench.topic(2)
+    producer = await bench.log.producer(client_id="p")
+    await producer.send_many([Message(topic, b"%d" % n, partition=n % 2) for n in range(5 * POLL_RECORDS)])
+    consumer = await bench.reader(partitions_of(topic, 2))
+    turns, pieces, seen = 0, 0, dict.fromkeys(range(2), 0)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await bench.clock.sleep(0)
+
+    ticking = asyncio.create_task(others())
+    while sum(seen.values()) < 5 * POLL_RECORDS:
+        before = turns
+        polled = await consumer.poll(timeout_seconds=5.0)
+        assert 0 < sum(map(len, polled.values())) <= POLL_RECORDS
+        assert turns > before or not pieces
+        pieces += 1
+        for tp, records in polled.items():
+            seen[tp.partition] += len(records)
+    ticking.cancel()
     await consumer.close()
     await producer.close()
 

@@ -33,7 +33,7 @@ from tests.support.cluster.laws import (
     verified,
 )
 from tests.support.cluster.laws.offsets import Offsets
-from tests.support.cluster.storm import Storm
+from tests.support.cluster.storm import SEND_SECONDS, Storm
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.workload import Workload
 from tests.support.cluster.world import World
@@ -41,6 +41,8 @@ from tests.support.cluster.world import World
 CONVERGE_SECONDS = 240.0
 QUIET_SECONDS = 12.0
 """After the last result: what is still on its way arrives, what should have been stopped has been."""
+AGAIN_SECONDS = 4.0
+"""What was being sent when the faults ended fails once more, and is sent again."""
 Law = Callable[[World], Iterator[Violation]]
 AT_THE_END: tuple[Law, ...] = (
     streams.check,
@@ -133,10 +135,11 @@ async def _simulate(
         await load.run()
         await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
         await storm.heal()
+        sent = world.clock.monotonic() + SEND_SECONDS + AGAIN_SECONDS
         world.cached.fails = world.cached.slow = world.cached.forgets = 0.0
         await load.finish()
         converged = await world.until(lambda: _ended(world), patience)
-        await asyncio.sleep(QUIET_SECONDS)
+        await asyncio.sleep(max(QUIET_SECONDS, sent - world.clock.monotonic()))
         violations = list(world.history.violations)
         if not converged and not violations:
             violations += _unfinished(world, patience)

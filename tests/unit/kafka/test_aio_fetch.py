@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import aiokafka
 import pytest
 from aiokafka import TopicPartition as Theirs
 from aiokafka import errors as kafka
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 from hypothesis import given
@@ -144,6 +145,45 @@ def test_a_partition_without_leader_is_asked_for_with_pauses() -> None:
         assert asked == 10
 
     virtual_loop.run(ask())
+
+
+class Unread:
+    """Records of a partition that a fetch has brought."""
+
+    def __init__(self, count: int) -> None:
+        self.next_fetch_offset, self._end = ASKED, ASKED + count
+
+    def __iter__(self) -> Unread:
+        return self
+
+    def __next__(self) -> Any:
+        if self.next_fetch_offset == self._end:
+            raise StopIteration
+        self.next_fetch_offset += 1
+        return SimpleNamespace(value=b"v")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@given(st.lists(st.integers(1, 40), min_size=6, max_size=6), st.integers(1, 9))
+def test_partitions_take_turns(counts: list[int], most: int) -> None:
+    """However much one has brought: no other one waits for a second piece of it; nothing is left behind."""
+
+    async def read() -> list[tuple[Theirs, int]]:
+        reading, assignment = fetcher(Client({})), assigned()
+        reading.__dict__.update(_subscriptions=None, _wait_consume_future=None, _max_partition_fetch_bytes=99)
+        for tp, count in zip(PARTITIONS, counts, strict=True):
+            reading._records[tp] = FetchResult(tp, assignment=assignment, partition_records=Unread(count), backoff=0)
+        taken: list[tuple[Theirs, int]] = []
+        while reading._records:
+            taken += [(tp, len(records)) for tp, records in reading._drain((), most).items()]
+        return taken
+
+    taken = virtual_loop.run(read())
+    assert {tp: sum(n for one, n in taken if one == tp) for tp in PARTITIONS} == dict(zip(PARTITIONS, counts, strict=True))
+    waits = {tp: [i for i, (one, _) in enumerate(taken) if one == tp] for tp in PARTITIONS}
+    assert all(later - earlier <= len(PARTITIONS) for places in waits.values() for earlier, later in itertools.pairwise([-1, *places]))
 
 
 def test_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
