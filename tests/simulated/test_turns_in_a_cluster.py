@@ -57,5 +57,5 @@ def owes_no_end(patching: Patching) -> None:
 @pytest.mark.parametrize("bug", [grants_to_all, owes_no_end])
 def test_a_planted_bug_is_seen(bug: Callable[[Patching], None], monkeypatch: pytest.MonkeyPatch) -> None:
     bug(monkeypatch)
-    seen = (violation.law for seed in (66, *range(40)) for violation in simulated(seed).violations)
+    seen = (violation.law for seed in (42, *range(40)) for violation in simulated(seed).violations)
     assert turns.LAW in seen

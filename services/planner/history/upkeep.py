@@ -22,7 +22,7 @@ def upkeep(round_: Round, expected: int, distance: int) -> bool:
     book, more = round_.book, False
     if book.kept.due(expected, round_.now):
         told = sum(len(kind.places) for kind in book.kept.kinds)
-        far = max(distance, 3 * told)  # else to tell some would for ever make others too far; and a third of the log at most is told again
+        far = max(distance, 3 * told // 2)  # else to tell some would for ever make others too far
         for kind in book.kept.kinds:
             if book.tries.may(kind.chore):
                 more = kind.renew(round_, expected, far) or more

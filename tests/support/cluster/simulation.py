@@ -135,7 +135,7 @@ async def _simulate(
         await load.run()
         await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
         await storm.heal()
-        sent = world.clock.monotonic() + SEND_SECONDS + AGAIN_SECONDS
+        sent = world.clock.monotonic() + (SEND_SECONDS + AGAIN_SECONDS if storm.sends_hang else 0.0)
         world.cached.fails = world.cached.slow = world.cached.forgets = 0.0
         await load.finish()
         converged = await world.until(lambda: _ended(world), patience)

@@ -39,6 +39,8 @@ class Storm:
         self._copied: set[tuple[TopicPartition, int]] = set()
         self.log: list[str] = []
         """What was done, for a failure's report."""
+        self.sends_hang = False
+        """Whether a send may fail so long after the faults are over."""
 
     def begin(self) -> None:
         """Turn the faults on."""
@@ -246,6 +248,7 @@ class Storm:
     async def _refuse(self) -> None:
         topic = self._random.choice(list(self._world.topics.all())).name
         seconds = self._random.choice((0.0, SEND_SECONDS))
+        self.sends_hang = self.sends_hang or seconds > 0
         self._world.log.faults.away[topic] = seconds
         self._note(f"sends to {topic} fail after {seconds:g} s")
         await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))
@@ -254,6 +257,7 @@ class Storm:
 
     async def _stall(self) -> None:
         away = self._world.log.faults.away
+        self.sends_hang = True
         away |= {topic.name: SEND_SECONDS for topic in self._world.topics.all()}
         self._note(f"all sends fail after {SEND_SECONDS:g} s")
         await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))

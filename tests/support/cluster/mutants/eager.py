@@ -94,7 +94,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "each home has a ledger of its own": {
         "patch": _each_home_its_own_ledger,
         "breaks": "only places that are offered are used",
-        "seed": 194,
+        "seed": 138,
         "mix": LATE,
         "kinds": SINGLE,
     },
