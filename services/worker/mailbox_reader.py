@@ -36,7 +36,6 @@ log = logs.get(__name__)
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0
-POLL_RECORDS = 1_000
 GIVE_UP_AFTER = 20
 """Failures in a row, Kafka's absence not counted, after which a new process does better (a consumer may be stuck for good)."""
 RETRY_SECONDS = 0.5
@@ -288,7 +287,7 @@ class MailboxReader:
 
     async def _read_once(self) -> None:
         assert self._consumer is not None
-        batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS, max_records=POLL_RECORDS)
+        batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
         self.answered = True
         self._failures = 0
         if not batches:

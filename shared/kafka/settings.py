@@ -22,12 +22,13 @@ FETCH_BYTES = 32 * 1024 * 1024
 """Bound of one answer over all partitions, so that memory is bounded when a long backlog is read."""
 PARTITION_FETCH_BYTES = 1_048_576
 """Of one partition in one answer, unless a reader says otherwise. A batch that is larger comes alone."""
+SCATTERED_FETCH_BYTES = 64 * 1024
+"""The same for a reader of single records: of what a fetch brings most is behind the one that is wanted."""
 POLL_BYTES = 4 * 1024 * 1024
 """Bound of one poll, unpacked, soft by one record: what is compressed well, or hostile, is unpacked in pieces."""
 POLL_RECORDS = 500
 """Of a poll that does not say otherwise. What a reader does with the records of one poll holds its event loop, and with it the heartbeats
-of its process: a planner that folded a whole fetch in one go lost its membership, and with it its homes, to the next one, for ever
-(decision 0069)."""
+of its process: planners that folded a whole fetch in one go lost their homes to one another, again and again (decision 0069)."""
 METADATA_SECONDS = 30.0
 """Added partitions and topics are seen within this time; the default of 5 minutes would leave a new mailbox unread."""
 

@@ -40,6 +40,7 @@ async def _kill_and_restart(started: LocalCluster, name: str, offset: float) -> 
     await CLOCK.sleep(PERIOD - CLOCK.wall() % PERIOD + offset)
     await asyncio.to_thread(started.services[name].daemon.kill)
     await asyncio.to_thread(started.services[name].start)
+    await asyncio.to_thread(started.services[name].await_ready)
 
 
 async def _read(log: AioLog, topic: str, partitions: int) -> dict[int, list[tuple[int, bytes]]]:

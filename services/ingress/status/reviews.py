@@ -20,6 +20,7 @@ from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated
 from shared.contracts.versions import REVIEWS
 from shared.errors import LogUnavailable, NotFound
 from shared.kafka.port import Log, TopicPartition
+from shared.kafka.settings import SCATTERED_FETCH_BYTES
 from shared.telemetry import logs
 
 _log = logs.get(__name__)
@@ -120,7 +121,7 @@ class Reviews:
         raise NotFound("the review's text is gone")
 
     async def _read(self, partition: TopicPartition, offset: int) -> bytes:
-        consumer = await self._log.consumer(client_id=self._client)
+        consumer = await self._log.consumer(client_id=self._client, max_partition_fetch_bytes=SCATTERED_FETCH_BYTES)
         try:
             consumer.assign([partition])
             consumer.seek(partition, offset)

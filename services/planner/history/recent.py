@@ -14,12 +14,10 @@ from services.planner.history.reading import POLL_SECONDS, reader
 from services.planner.shard.wiring import Wiring
 from shared.contracts.event import IdsRemembered, JobSettled
 from shared.kafka.port import Record, TopicPartition
+from shared.kafka.settings import SCATTERED_FETCH_BYTES
 from shared.telemetry import logs
 
 log = logs.get(__name__)
-
-_FETCH_BYTES = 64 * 1024
-"""They lie scattered: of what a fetch brings most is behind the one that is wanted. A batch that is larger comes all the same."""
 
 E = TypeVar("E", IdsRemembered, JobSettled)
 
@@ -33,7 +31,7 @@ async def read_again(
     """
     found: dict[int, tuple[E | None, float]] = dict.fromkeys(offsets, (None, 0.0))
     open_ = set(offsets)
-    async with reader(wiring, partition, _FETCH_BYTES) as consumer:
+    async with reader(wiring, partition, SCATTERED_FETCH_BYTES) as consumer:
         beginning = (await consumer.beginning_offsets([partition]))[partition]
         end = (await consumer.end_offsets([partition]))[partition]
         open_ -= {offset for offset in open_ if not beginning <= offset < end}

@@ -35,6 +35,7 @@ from services.sink.settings import SinkSettings
 from shared.access import Access, Client, Right
 from shared.clock import within
 from shared.errors import InvalidInput, NotFound, StoreAway, TooLarge
+from shared.kafka.settings import SCATTERED_FETCH_BYTES
 from shared.problem import Problem, Refused
 from shared.processing.replay import Letter, address, letters_of, original, send_again
 from shared.processing.tail import stretches
@@ -215,7 +216,8 @@ class Page:
         place, offset = address(letter_id, self._env.topics.dead_letters)
         if place.partition >= self._env.topics.partitions("other"):
             raise NotFound(f"there is no dead letter {letter_id}")
-        consumer = await self._env.log.consumer(client_id=f"tutti-page-letter-{self._env.instance}", fetch_max_wait_ms=50)
+        client = f"tutti-page-letter-{self._env.instance}"
+        consumer = await self._env.log.consumer(client_id=client, fetch_max_wait_ms=50, max_partition_fetch_bytes=SCATTERED_FETCH_BYTES)
         try:
             if offset < (await consumer.end_offsets([place]))[place]:
                 async for records in stretches(consumer, {place: (offset, offset + 1)}):

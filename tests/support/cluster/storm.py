@@ -248,7 +248,7 @@ class Storm:
     async def _refuse(self) -> None:
         topic = self._random.choice(list(self._world.topics.all())).name
         seconds = self._random.choice((0.0, SEND_SECONDS))
-        self.sends_hang = self.sends_hang or seconds > 0
+        self.sends_hang |= seconds > 0
         self._world.log.faults.away[topic] = seconds
         self._note(f"sends to {topic} fail after {seconds:g} s")
         await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))
