@@ -53,11 +53,13 @@ def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> 
         emit_json(found)
         return
     known = {name: told if isinstance(told := found[name], str) else "; ".join(told) for name in ("summary", "facts", "preferences")}
-    parts = ["\n".join(f"{name:12}{told}" for name, told in known.items() if told)]
-    for turn in found["messages_of"]:
-        said = (f"{message['role']}: {message['content']}" for message in turn["messages"])
-        parts.append("\n".join([f"{turn['job']}, {moment(turn['at'])}", *said]))
-    click.echo("\n\n".join(filter(None, parts)))
+    about = [f"{name:12}{told}" for name, told in known.items() if told]
+    said = (
+        [f"{turn['job']}, {moment(turn['at'])}", *(f"{m['role']}: {m['content']}" for m in turn["messages"])]
+        for turn in found["messages_of"]
+    )
+    if text := "\n\n".join("\n".join(part) for part in (about, *said) if part):
+        click.echo(text)
 
 
 @conversations.command()

@@ -50,6 +50,17 @@ def test_conversations_are_listed_and_shown(calls: list[Any]) -> None:
     assert calls[-1] == ("GET", "/v1/conversations/trip?turns=3", None)
 
 
+@pytest.mark.parametrize(("known", "turns", "parts"), [({}, 0, 0), ({}, 1, 1), ({"facts": ["a"]}, 0, 1), ({"facts": ["a"]}, 2, 3)])
+def test_nothing_is_printed_of_what_is_not_known(known: Any, turns: int, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known and each turn are parted by an empty line; none comes first or last."""
+    turn = {"job": "j", "at": 0.0, "messages": [{"role": "user", "content": "hello"}]}
+    found = {"summary": "", "facts": [], "preferences": [], "messages_of": [turn] * turns} | known
+    monkeypatch.setattr("infra.cli.conversations.called", lambda *_, **__: found)
+    shown = tutti("get", "trip").output
+    assert shown.count("\n\n") == max(0, parts - 1)
+    assert (shown.strip() == shown.removesuffix("\n"), bool(shown)) == (True, bool(parts))
+
+
 def test_an_export_is_json(calls: list[Any]) -> None:
     assert json.loads(tutti("get", "trip", "--json").output) == KEPT
 
