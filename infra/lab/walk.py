@@ -1,9 +1,9 @@
-"""`python -m infra.lab.walk [--job chat|maestro|cached]`: how many functions of how many files a job enters on its way, and how often the
-way changes file.
+"""`python -m infra.lab.walk [--job chat|maestro|cached] [--calls]`: how many functions of how many files a job enters on its way, and how
+often the way changes file. `--calls`: how often functions are called a job while 64 are in flight, libraries and event loop included.
 
 The real services on the in-memory log, a backend that answers by itself (simulated: no model), a store of answers in memory, under virtual
 time: the same code gives the same figures. A function counts once, where it is first entered; what also runs while nothing is asked for
-does not count, nor does the stand-in for Kafka. Figures: decision 0026.
+does not count. Nor does the stand-in for Kafka. Figures: decision 0026.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +31,7 @@ from services.cache.settings import CacheSettings
 from services.worker.backends.base import Completion, Delta, ModelCall
 from services.worker.backends.in_process import CHAT_MODEL, InProcessBackend
 from services.worker.settings import WorkerSettings
-from shared.clock import LoopClock
+from shared.clock import Clock, LoopClock
 from shared.contracts.node import Hardware
 from shared.kafka.memory.memory import MemoryLog
 from shared.processing.provision import ensure_topics
@@ -44,6 +46,7 @@ _QUIET_SECONDS = 6.0
 """Longer than any period of what services do by themselves."""
 _SETTLE_SECONDS = 1.0
 """After the answer: commits, status."""
+_MANY, _AT_ONCE = 512, 64
 
 
 _ASKED: dict[str, dict[str, Any]] = {
@@ -149,6 +152,53 @@ def walk(kind: str = "chat") -> Walk:
 
 
 async def _walked(kind: str) -> Walk:
+    async with _cluster(kind) as (application, clock):
+
+        async def job() -> None:
+            await _ask(application, kind)
+            await clock.sleep(_SETTLE_SECONDS)
+
+        await job()
+        idle = await entered(lambda: clock.sleep(_QUIET_SECONDS))
+        found = await entered(job)
+    return Walk(tuple(Step(str(Path(code.co_filename).relative_to(_ROOT)), code.co_qualname) for code in found if code not in idle))
+
+
+def calls(kind: str = "chat") -> float:
+    """Of Python functions, a job: what a job costs that no other load of the machine changes. Work in C counts nothing."""
+    return run(_called(kind))
+
+
+async def _called(kind: str) -> float:
+    async with _cluster(kind) as (application, _):
+        await _ask_many(application, kind)
+        counts: Counter[CodeType] = Counter()
+
+        def note(frame: FrameType, event: str, _argument: Any) -> None:
+            if event == "call":
+                counts[frame.f_code] += 1
+
+        sys.setprofile(note)
+        try:
+            await _ask_many(application, kind)
+        finally:
+            sys.setprofile(None)
+    return sum(count for code, count in counts.items() if not code.co_filename.startswith(_STAND_IN)) / _MANY
+
+
+async def _ask_many(application: Any, kind: str) -> None:
+    left = iter(range(_MANY))
+
+    async def caller() -> None:
+        for _ in left:
+            await _ask(application, kind)
+
+    await asyncio.gather(*(caller() for _ in range(_AT_ONCE)))
+
+
+@asynccontextmanager
+async def _cluster(kind: str) -> AsyncIterator[tuple[Any, Clock]]:
+    """One of each service, that has answered such a job. The ingress's application is asked."""
     clock, settings = LoopClock(), ClusterSettings(topics=TopicSettings(home_partitions=1))
     log, topics = MemoryLog(clock), Topics(settings.topics)
     await ensure_topics(log, topics)
@@ -169,26 +219,22 @@ async def _walked(kind: str) -> Walk:
         async with asyncio.timeout(60):
             while not all(service.readiness().ready for service in services.values()) or await _ask(application, kind) != 200:
                 await clock.sleep(0.1)
-
-        async def job() -> None:
-            await _ask(application, kind)
-            await clock.sleep(_SETTLE_SECONDS)
-
-        await job()
-        idle = await entered(lambda: clock.sleep(_QUIET_SECONDS))
-        found = await entered(job)
+        yield application, clock
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    return Walk(tuple(Step(str(Path(code.co_filename).relative_to(_ROOT)), code.co_qualname) for code in found if code not in idle))
 
 
 @click.command()
 @click.option("--job", "kind", type=click.Choice(list(_ASKED)), default="chat", help="Whose way.")
 @click.option("--list", "listed", is_flag=True, help="Print the way itself.")
-def main(kind: str, listed: bool) -> None:
+@click.option("--calls", "called", is_flag=True, help="Count calls.")
+def main(kind: str, listed: bool, called: bool) -> None:
     """Count, and print."""
+    if called:
+        click.echo(f"{calls(kind):.0f} calls of functions a job, {_AT_ONCE} in flight")
+        return
     found = walk(kind)
     for step in found.steps if listed else ():
         click.echo(f"{step.file}: {step.function}")

@@ -117,7 +117,7 @@ class Routing:
 
     def _place(self, entry: PendingStep, now: float) -> Placed | None:
         """None: it waits for a better node."""
-        ask = ask_of(entry.step, now=now, arrived_at=entry.arrived_at, until=entry.until)._replace(priority_class=entry.priority_class)
+        ask = ask_of(entry.step, now=now, arrived_at=entry.arrived_at, until=entry.until, priority_class=entry.priority_class)
         chosen = self._placement.choose(entry.lane, ask)
         if isinstance(chosen, Held):
             entry.until = chosen.until

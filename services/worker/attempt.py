@@ -116,7 +116,7 @@ class Attempt:
 def claimed(attempt: Attempt, node: NodeId, mailbox: int) -> StepClaimed:
     """This worker has taken it."""
     step = attempt.step
-    return StepClaimed(
+    return StepClaimed.of_valid(
         job=step.job,
         step=step.id,
         attempt=step.attempt,

@@ -34,6 +34,7 @@ MOST_MODELS = 256
 _WEIGHT = 0.2
 """Of the newest success in what one usually takes."""
 _MOST_OPENED = 16
+_NONE = frozenset[str]()
 NODE = ""
 """Names the node where else a model is named."""
 
@@ -194,12 +195,12 @@ class Breakers:
     @property
     def shut(self) -> frozenset[str]:
         """The models that are not asked at present; with `NODE` none is."""
-        return frozenset(name for name, breaker in self.not_closed.items() if breaker.shut)
+        return frozenset(name for name, breaker in self.not_closed.items() if breaker.shut) if self.not_closed else _NONE
 
     @property
     def half_open(self) -> bool:
         """Whether the next step may be a trial."""
-        return any(one.state is BreakerState.HALF_OPEN and one.trial is None for one in self.not_closed.values())
+        return bool(self.not_closed) and any(one.state is BreakerState.HALF_OPEN and one.trial is None for one in self.not_closed.values())
 
     def admits(self, model: str, claim: str | None = None) -> bool:
         """Whether a step for this model may be taken, or the claimed one go on."""

@@ -262,12 +262,13 @@ class AttemptManager:
         """Start as many as there are free slots, most urgent first; and tasks on models, which take none."""
         for task in self.chores.startable():
             self._start(task)
+        now = self._clock.monotonic()
         while self.slots.free > 0:
-            attempt = self.inbox.pop(self._model, self._clock.monotonic(), self._begins if self.slots.busy else None)
+            attempt = self.inbox.pop(self._model, now, self._begins if self.slots.busy else None)
             if attempt is None:
                 return
             self._model = attempt.step.model
-            self.slots.take(self._clock.monotonic())
+            self.slots.take(now)
             self._start(attempt)
             for rider in self.inbox.pop_like(attempt, MOST_RIDERS):
                 rider.rides = True

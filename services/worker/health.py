@@ -100,6 +100,8 @@ class Health:
     @property
     def pause_seconds(self) -> float:
         """How long the endpoint is left alone from now on, as it has asked this node or another one of its group; 0: it is not."""
+        if not (self._paused_until or self.group.name):
+            return 0.0
         now = self._now()
         return max(0.0, self._paused_until - now, min(self.group.pause_seconds(now), LONGEST_PAUSE_SECONDS))
 

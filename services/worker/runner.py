@@ -234,7 +234,7 @@ class Runner:
         usage = self._priced(step, model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)
-        return StepSucceeded(
+        return StepSucceeded.of_valid(
             job=step.job,
             step=step.id,
             attempt=step.attempt,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import get_args
 
-from shared.agents.cards import cards_of, check_card, pinned_models, tier_of
+from shared.agents.cards import TIER_PREFIX, cards_of, check_card, pinned_models
 from shared.agents.suiting import KnownModels, rated
 from shared.agents.table import Declarations, Undeclared
 from shared.agents.templates import check_prompt, render
@@ -61,7 +61,7 @@ def demands_of(job: Job, ask: Iterable[tuple[str, ...]], team: Team) -> list[tup
 def with_models(table: Declarations, team: Team, demands: Sequence[tuple[str, ...]], capability: str) -> Team:
     """The team with what these names of models stand for. Raises InvalidInput, TooLarge."""
     cards = cards_of(table)
-    if not cards and not any(tier_of(name) for demand in demands for name in demand):  # nearly every job
+    if not cards and not any(name.startswith(TIER_PREFIX) for demand in demands for name in demand):  # nearly every job
         return team
     models = pinned_models(cards, demands, capability)
     return _as_read(team.model_copy(update={"models": models})) if models else team

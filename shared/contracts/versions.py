@@ -47,8 +47,11 @@ _HELD: Mapping[str, _Held] = {
 
 def version_of(event: Any) -> int:
     """In which this event is written."""
-    version = max(VERSIONS.get(event.type, 1), _of(event, _HELD.get(event.type, {})))
-    return max(version, *map(_of_fact, event.facts)) if event.type == "job_snapshot" and event.facts else version
+    kind: str = event.type
+    version, held = VERSIONS.get(kind, 1), _HELD.get(kind)
+    if held is not None:
+        version = max(version, _of(event, held))
+    return max(version, *map(_of_fact, event.facts)) if kind == "job_snapshot" and event.facts else version
 
 
 def _of(found: Any, held: _Held) -> int:

@@ -91,9 +91,9 @@ def demands_named(ask: Contract, usual: str) -> Iterator[tuple[str, ...]]:
     """Each model that the input and what it holds name (`model`, `models`), with those that may stand in for it (`fallback_models`): for
     `usual` where a part names only these.
     """
-    parts = {name: value if isinstance(value, tuple) else (value,) for name, value in ask}
-    if not parts:  # most jobs'
+    if not ask.__dict__:  # most jobs'
         return
+    parts = {name: value if isinstance(value, tuple) else (value,) for name, value in ask}
     model, others, each = (
         [part for part in parts.get(name, ()) if isinstance(part, str)] for name in ("model", "fallback_models", "models")
     )

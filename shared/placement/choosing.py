@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from math import exp, inf
 from typing import NamedTuple
 
+from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Operation
 from shared.contracts.step import Step
 from shared.estimates import ANSWER_TOKENS, likely_tokens
@@ -64,11 +65,13 @@ Choice = Chosen | Held | Unplaceable | None
 """None: some could run it, none of them has a place for this party."""
 
 
-def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> PlaceRequest:
-    """What policies look at of `step`, which has waited since `arrived_at`."""
+def ask_of(
+    step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf, priority_class: PriorityClass | None = None
+) -> PlaceRequest:
+    """What policies look at of `step`, which has waited since `arrived_at`, in its own class where no other is given."""
     prompt, output = split(step)
     thread, cached = _thread_of(step) or (None, 0)
-    return PlaceRequest(step.id, prompt, output, step.priority_class, now - arrived_at, until, thread, cached=cached)
+    return PlaceRequest(step.id, prompt, output, priority_class or step.priority_class, now - arrived_at, until, thread, cached=cached)
 
 
 def split(step: Step) -> tuple[int, int]:

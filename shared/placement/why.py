@@ -5,7 +5,7 @@ What is kept can be judged again: what was foreseen of the node that was taken, 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Any
@@ -55,10 +55,12 @@ def explain(policy: str, chosen: Foreseen, weighed: Sequence[Foreseen], found: i
     """JSON. `weighed`: all that could have been taken, `found` how many could run the step at all."""
     best = nsmallest(MOST_LOSERS + 1, weighed, key=_rank)
     shown = [seen for seen in best if seen is not chosen][:MOST_LOSERS]
-    counts: Counter[str] = Counter()
+    counts: defaultdict[str, int] = defaultdict(int)
     if len(weighed) > len(shown) + 1:
         known = {id(seen) for seen in (*shown, chosen)}
-        counts.update(reason(seen, chosen) for seen in weighed if id(seen) not in known)
+        for seen in weighed:
+            if id(seen) not in known:
+                counts[reason(seen, chosen)] += 1
     if found > len(weighed):
         counts["no place"] = found - len(weighed)
     parts = {name: round(getattr(chosen, name), 3) for name in ("wait", "load", "read", "write") if getattr(chosen, name)}

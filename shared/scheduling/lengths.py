@@ -25,6 +25,7 @@ _SIZES = 40
 """Half octaves: up to a million tokens."""
 FADES = 0.98
 """Of what was counted at each new answer: some fifty of the newest decide."""
+_LARGEST = 1e9
 FEWEST = 3.0
 """Of what is counted: fewer say nothing."""
 
@@ -32,19 +33,25 @@ Key = tuple[str, str, str]
 
 
 class _Counts:
-    __slots__ = ("sizes", "total")
+    """What is old does not fade, what is new counts more: only one size is touched."""
+
+    __slots__ = ("_newest", "_sum", "enough", "sizes")
 
     def __init__(self) -> None:
         self.sizes = [0.0] * _SIZES
-        self.total = 0.0
+        self._sum, self._newest, self.enough = 0.0, 1.0, False
 
     def add(self, tokens: int) -> None:
-        self.sizes = [count * FADES for count in self.sizes]
-        self.total = self.total * FADES + 1.0
-        self.sizes[min(_SIZES - 1, round(2 * log2(tokens + 1)))] += 1.0
+        self._newest /= FADES
+        self._sum += self._newest
+        self.enough = self._sum >= FEWEST * self._newest
+        self.sizes[min(_SIZES - 1, round(2 * log2(tokens + 1)))] += self._newest
+        if self._newest > _LARGEST:
+            self.sizes = [count / self._newest for count in self.sizes]
+            self._sum, self._newest = self._sum / self._newest, 1.0
 
     def quantile(self, share: float) -> int:
-        left = self.total * share
+        left = self._sum * share
         for size, count in enumerate(self.sizes):
             left -= count
             if left <= 0:
@@ -96,6 +103,6 @@ class AnswerLengths:
         """So many or fewer tokens has this share of answers; None where too little was seen."""
         for key in ((tenant, agent, model), ("", agent, model)):
             counts = self._seen.get(key)
-            if counts is not None and counts.total >= FEWEST:
+            if counts is not None and counts.enough:
                 return counts.quantile(share)
         return None

@@ -44,8 +44,12 @@ class Trend:
     @property
     def fixed(self) -> float:
         """Seconds of none."""
-        return max(0.0, self._y - self.each * self._x)
+        return self._fixed(self.each)
+
+    def _fixed(self, each: float) -> float:
+        return max(0.0, self._y - each * self._x)
 
     def at(self, counted: float) -> float:
         """Seconds of so many."""
-        return self.fixed + self.each * counted
+        each = self.each
+        return self._fixed(each) + each * counted

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from infra.lab.walk import walk
+from infra.lab.walk import calls, walk
+from shared.contracts.base import Contract
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,10 @@ def test_the_way_of_a_job_does_not_grow(kind: str, functions: int, files: int, c
     assert found.files <= files
     assert found.changes <= changes
     assert {step.file.split("/")[1] for step in found.steps if step.file.startswith("services/")} == services
+
+
+@pytest.mark.parametrize(("kind", "most"), [("chat", 1_840), ("cached", 1_105)])
+def test_a_job_costs_no_more_calls(kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a bench on a machine with other load cannot show (decision 0027). More: as above."""
+    monkeypatch.setattr(Contract, "checks_valid", False)  # as it is outside of tests
+    assert calls(kind) <= most

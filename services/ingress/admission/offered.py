@@ -118,7 +118,7 @@ class Offered:
         if not self.declared.complete():
             return
         team = NOBODY
-        if type(ask).model_fields:
+        if ask.__dict__:
             team = resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities, tools_named(ask))
         with_models(self.declared, team, demands_of(job, demands_named(ask, job.model), team), job.needed_capability)
 

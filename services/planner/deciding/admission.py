@@ -145,7 +145,7 @@ def _judged(round_: Round, given: JobInput) -> tuple[Team, tuple[Status, Failure
         check_job(given.job, policy.capabilities, round_.wall)
         team, talks = NOBODY, given.job.conversation is not None
         judges = [policy.judge.agent for policy in _policies(book, given) if policy.judge is not None]
-        if talks or judges or type(ask).model_fields:  # nearly no job: pattern single's input has none
+        if talks or judges or ask.__dict__:  # nearly no job: pattern single's input has none
             agents = (*agents_named(ask), *((AGENT,) if talks else ()), *judges)
             team = resolve(policy.declared, agents, prompts_named(ask), policy.capabilities, tools_named(ask))
         demands = demands_of(given.job, demands_named(ask, given.job.model), team)

@@ -129,10 +129,12 @@ def neared(job: LiveJob, now: float) -> list[_Neared]:
 
 def _open_calls(job: LiveJob, *, left: bool = False) -> int:
     """`left`: also of abandoned steps that run until their nodes say what they used; their tokens stay reserved as long."""
-    steps = (*job.steps.values(), *(job.abandoned.values() if left else ()))
-    open_ = (step for step in steps if step.request is not None and (step.claim is not None or step.id in job.steps))
-    beside = sum(step.former is not None for step in steps) if left else 0
-    return beside + sum(calls_of(step.request) for step in open_ if step.request is not None)
+    calls = 0
+    for step in job.steps.values():
+        calls += (0 if step.request is None else calls_of(step.request)) + (left and step.former is not None)
+    for step in job.abandoned.values() if left else ():
+        calls += (0 if step.request is None or step.claim is None else calls_of(step.request)) + (step.former is not None)
+    return calls
 
 
 def _tokens(spent: Usage) -> int:

@@ -55,9 +55,9 @@ class Hedging:
     def learn(self, request: StepRequest, seconds: float) -> None:
         """A call of this kind has taken so long."""
         key = (request.capability, request.model)
-        known = self._known.setdefault(key, Durations())
-        self._known.move_to_end(key)
+        known = self._known.pop(key, None) or Durations()
         known.add(seconds)
+        self._known[key] = known
         if len(self._known) > MOST_KEPT:
             self._known.popitem(last=False)
 

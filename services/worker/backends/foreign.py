@@ -5,8 +5,7 @@ What nobody thought of is caught by one guard around the port: it is the call's 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self
 
 from services.worker.backends.base import Around, Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
@@ -127,24 +126,22 @@ class _GuardedBackend(Around):
         self._said: set[str] = set()
 
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
-        with self.guard():
+        with self:
             return _Pieces(self._inner.call(call), self)
 
     async def probe(self) -> BackendProbe:
-        with self.guard():
+        with self:
             return await self._inner.probe()
 
     async def models(self) -> tuple[NodeModel, ...]:
-        with self.guard():
+        with self:
             return await self._inner.models()
 
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        try:
-            yield
-        except ModelCallFailed:
-            raise
-        except Exception as error:
+    def __enter__(self) -> None:
+        """Any number of times at once: nothing is kept."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ModelCallFailed):
             raise self.failed(error) from error
 
     def failed(self, error: Exception) -> ModelCallFailed:
@@ -174,7 +171,7 @@ class _Pieces:
             raise self._of.failed(error) from error
 
     async def aclose(self) -> None:
-        with self._of.guard():
+        with self._of:
             await self._pieces.aclose()  # type: ignore[attr-defined]  # every backend's call is an async generator
 
 

@@ -41,7 +41,8 @@ def pick(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment) -> list[
             if seen.load:
                 seen = _with_loss(seen, candidate, moment)
             elif not batch and account.active:
-                seen = seen._replace(cost=seen.cost + (seen.read + seen.write) * account.active / candidate.slots)
+                cost = seen.cost + (seen.read + seen.write) * account.active / candidate.slots
+                seen = Foreseen(cost, *seen[1:])  # half of what `_replace` costs
             ready |= seen.now and (not seen.load or seen.cost - seen.read - seen.write < SHARED_SECONDS)
             weighed.append(seen)
         elif account.spare > 0 and moment.now < ask.until:
@@ -70,7 +71,7 @@ def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen
     account = candidate.account
     if not candidate.crowded:
         others = moment.heat.get(candidate.model, 0.0) * HORIZON_SECONDS + moment.shared.get(candidate.model, 0)
-        return Foreseen(seen.cost - seen.load + seen.load / (1.0 + others), *seen[1:])  # half of what `_replace` costs
+        return Foreseen(seen.cost - seen.load + seen.load / (1.0 + others), *seen[1:])
     load, left, heat = candidate.load_seconds, 0.0, 1.0
     if candidate.slots > 1 and len(account.resident) == 1:  # all that runs is its own, and ends first: no swap under a call
         drain = account.empty_in(moment.now)
