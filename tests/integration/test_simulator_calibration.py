@@ -19,14 +19,16 @@ pytestmark = [pytest.mark.ollama, pytest.mark.alone]
 MODEL = "tiny"
 """Random weights: free text runs to `num_predict`, answers by schema are valid."""
 
+THREE = {"num_predict": 3, "temperature": 0.0}
+"""Tokens, always the same ones: a drawn text may be empty."""
 VARYING = {"context", "load_duration", "thinking", "eval_count", "eval_duration"}
 """Fields whose presence depends on the model, its state or the text."""
 SCRIPT: dict[str, tuple[str, dict[str, Any]]] = {
     "preload": ("chat", {"messages": []}),
-    "stream": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 3}}),
-    "logprobs": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 3}, "logprobs": True}),
-    "whole": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 3}, "stream": False}),
-    "generate": ("generate", {"prompt": "hi", "options": {"num_predict": 3}}),
+    "stream": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": THREE}),
+    "logprobs": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": THREE, "logprobs": True}),
+    "whole": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": THREE, "stream": False}),
+    "generate": ("generate", {"prompt": "hi", "options": THREE}),
     "schema": ("generate", {"prompt": "hi", "format": {"type": "boolean"}, "stream": False}),
     "bad schema": ("generate", {"prompt": "hi", "format": {"type": "nonsense"}}),
     "bad format": ("generate", {"prompt": "hi", "format": "xml"}),
