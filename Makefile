@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 OWN_FLEET = $(if $(FLEET),--fleet $(FLEET)) $(if $(TRACE),--trace $(TRACE)) $(if $(ROWS),--rows $(ROWS)) $(if $(FASTER),--faster $(FASTER))
-TESTS ?=
+ON_KAFKAS = -n $(or $(BROKERS),3) --dist loadfile --no-loadscope-reorder
 # The bench that the target is named for. RECORD=1: its runs become the record that later runs are compared with.
 MEASURE = @$(BIN)/python -m infra.lab.bench $(@:bench-%=%) --json $(if $(RECORD),infra/lab/records,.tutti)/$(@:bench-%=%)$(if $(FLEET),-own).json $(if $(REPEATS),--repeats $(REPEATS)) $(if $(QUICK),--quick)
 
@@ -39,19 +39,21 @@ check: venv ## Quick gate: format, lint, types, import rules, schemas, unit and 
 	$(BIN)/lint-imports
 	$(BIN)/tutti schemas check
 	$(PYTEST) -q -n auto --dist worksteal tests/unit
-	$(PYTEST) -q -n auto --dist worksteal tests/contract
+	$(PYTEST) -q -n 3 --dist worksteal tests/contract  # they wait for sockets: three on two cores
 
 format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --quiet .
 
-test: fetch check ## All promises: check, then models, simulated clusters, integration on real components (see packages; Kafka is started for them).
+test: fetch check ## All promises: check, then models, simulated clusters (under faults), integration on real components (see packages; Kafka is started for them).
 	$(PYTEST) -q -n auto --dist worksteal -k 'not planted_bug' tests/model tests/simulated
-	$(PYTEST) -q -n $(or $(BROKERS),3) --dist loadfile --no-loadscope-reorder -m 'not alone' tests/integration
-	$(PYTEST) -q -m alone tests/integration
+	$(PYTEST) -q $(ON_KAFKAS) -m 'not alone and not faults' tests/integration
+	$(PYTEST) -q -m 'alone and not faults' tests/integration
 
-test-proofs: fetch ## That the tests would see it: every planted bug of models and simulation; then all kinds of faults under load on a real Kafka, and whether the bench works.
+test-proofs: fetch ## That the tests would see it: every planted bug of models and simulation; then real processes killed, stopped, taken away, one kind of fault at a time and all under load; and whether the bench works.
 	$(PYTEST) -q -n auto -k planted_bug tests/model tests/simulated
+	$(PYTEST) -q $(ON_KAFKAS) -m 'faults and not alone' tests/integration
+	$(PYTEST) -q -m 'faults and alone' tests/integration
 	$(PYTEST) -q tests/chaos tests/load
 
 test-semantic: ## The cache's own embedder on the real sentence-transformers (6 GB, an environment of its own), with a tiny model made there.

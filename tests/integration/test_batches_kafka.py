@@ -13,7 +13,7 @@ import pytest
 from infra.native.waiting import wait_until
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(240)]
 LINES, BAD = 600, 7
 CHAT: Any = "/v1/chat/completions"
 

@@ -21,7 +21,7 @@ import pytest
 from infra.native.cluster import LocalCluster
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(150)]
 
 QUESTION = {"model": "small", "messages": [{"role": "user", "content": "tell me all of it"}]}
 NODE = ("--profile", "instant", "--models", "small:1", "--set", "decode_gb_per_second=25", "--set", "answer_tokens=[90,90]")

@@ -119,6 +119,7 @@ async def purging(cluster: LocalCluster, entry: str) -> None:
         assert (stats["barred"], stats["entries"] >= 3) == (1, True)
 
 
+@pytest.mark.faults
 async def test_killed_caches_cost_nobody_an_answer(cluster: StartCluster, empty_redis: str) -> None:
     """SIGKILL in mid-batch, again and again, of two that share the partitions: everybody is answered, and soon from the cache again."""
     one = await asyncio.to_thread(
@@ -153,6 +154,7 @@ async def test_killed_caches_cost_nobody_an_answer(cluster: StartCluster, empty_
     await asyncio.to_thread(verify, one)
 
 
+@pytest.mark.faults
 async def test_a_store_that_is_away_is_a_miss_and_readiness_tells(cluster: StartCluster, redis_url: str, tmp_path: Path) -> None:
     store = RedisServer(StackHome(tmp_path / "store"), free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
     store.start()

@@ -189,6 +189,7 @@ async def stage(kafka: str, tmp_path: Path) -> AsyncIterator[tuple[Deployment, R
             await asyncio.to_thread(delete_topics, kafka, deployment.topics)
 
 
+@pytest.mark.faults
 async def test_whatever_dies_each_end_is_told(stage: tuple[Deployment, Receiver]) -> None:
     deployment, receiver = stage
     ingresses = [deployment.start("ingress", str(number)) for number in range(2)]

@@ -105,6 +105,7 @@ def drawn(random: Random, number: int, homes: int) -> Step:
     )  # fmt: skip
 
 
+@pytest.mark.faults
 async def test_every_critique_has_its_verdict_whatever_dies(deployment: Deployment) -> None:
     """Five kills in mid-batch, two critics at once; one text lies in a blob; what is no critique is a dead letter."""
     random, log, topics = Random(3), AioLog(servers=deployment.servers, clock=CLOCK), deployment.topics

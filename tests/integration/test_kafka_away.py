@@ -17,7 +17,7 @@ from infra.native.cluster import LocalCluster
 from infra.native.kafka import Kafka
 from infra.native.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(180)]
 
 JOBS = 30
 

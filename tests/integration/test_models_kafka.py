@@ -74,6 +74,7 @@ def until(condition: Any, what: str) -> None:
     assert wait_until(condition, 90.0), what
 
 
+@pytest.mark.faults
 def test_a_pull_goes_on_whoever_dies(cluster: StartCluster, tmp_path: Path) -> None:
     at = cluster("models", workers=2, simulator=SIMULATOR, environment={"TUTTI_PLANNER__LEASE_SECONDS": "8"})
     first = min(nodes_of(at))

@@ -24,7 +24,7 @@ from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(420)]
 
 JOBS = 300
 PAUSE_SECONDS = 60.0

@@ -18,7 +18,7 @@ from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Appended, Consumer, Log, Message, NewTopic, TopicPartition
 from tests.support.raw_kafka import CLOCK, until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.faults]
 
 EVENTS = TopicPartition("events", 0)
 BACK_SECONDS = 60.0

@@ -26,7 +26,7 @@ from shared.kafka.port import TopicPartition
 from shared.topics import Topics
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(240)]
 
 NAMES = tuple(f"s{number}" for number in range(8))
 PERIOD = 2

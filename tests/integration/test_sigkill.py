@@ -26,7 +26,7 @@ from shared.clock import SystemClock
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message
 
-pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.alone, pytest.mark.timeout(180)]
 
 QUEUED, CALLERS = 440, 60
 LEASE_SECONDS = 8.0

@@ -152,6 +152,7 @@ async def asking(sink: ServiceProcess, key: str) -> AsyncIterator[httpx.AsyncCli
         yield client
 
 
+@pytest.mark.faults
 async def test_totals_are_exact_after_five_kills(deployment: Deployment) -> None:
     """Each in mid-batch, while more comes; what is read again is counted once. Then what people may ask."""
     random = Random(5)

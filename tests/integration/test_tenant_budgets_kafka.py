@@ -39,6 +39,7 @@ async def _ended(session: aiohttp.ClientSession, url: str, job: str) -> dict[str
             await SystemClock().sleep(0.1)
 
 
+@pytest.mark.faults
 async def test_a_tenants_limit_holds_through_a_kill(cluster: StartCluster) -> None:
     """At most the limit succeeds, exactly so many calls are accepted, the rest fails typed."""
     one = await asyncio.to_thread(cluster, "budgets", simulator=("--profile", "instant"))

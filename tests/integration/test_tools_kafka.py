@@ -104,6 +104,7 @@ def test_a_model_uses_tools_and_people_call_them(at: LocalCluster, journal: Path
     assert f'tutti_tool_seconds_count{{outcome="answered",tool="add"}} {called}' in seconds
 
 
+@pytest.mark.faults
 def test_a_call_is_not_made_twice_whoever_dies(at: LocalCluster, journal: Path) -> None:
     """The planner is killed amid a call: it is waited for. The worker is: the job ends, and says that the call may have been made."""
     call: dict[str, Any] = {"prompt": '{"seconds": 4}', "pattern": "tools", "input": {"tool": "wait"}}

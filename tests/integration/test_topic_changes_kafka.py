@@ -26,7 +26,7 @@ from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Admin, Message, NewTopic, TopicPartition
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(300)]
 
 CLOCK = SystemClock()
 SECONDS = 60.0
