@@ -337,7 +337,7 @@ class MailboxReader:
         trace, waited, used = says.traceparent(), says.waited(), says.get(headers.CREDITS)
         owe = partial(self._owe, record)
         try:
-            why, at = says.text(headers.WHY), record.timestamp
+            why, at = says.why(), record.timestamp
             self._attempts.on_step(step, trace, addressee, used=used, why=why, waited_seconds=waited, written_ms=at, owe=owe)
         except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
             log.failure("step_failed", error, job=step.job, step=step.id)

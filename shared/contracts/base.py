@@ -65,7 +65,8 @@ Text = Annotated[str, StringConstraints(max_length=8 * 1024 * 1024)]
 """A prompt, an answer: as long as the largest body, in characters."""
 Sentence = Annotated[str, StringConstraints(max_length=4_096)]
 """A reason, a message: for people."""
-Explanation = Annotated[str, StringConstraints(max_length=1_024)]
+MOST_EXPLANATION = 1_024
+Explanation = Annotated[str, StringConstraints(max_length=MOST_EXPLANATION)]
 """Why a node was chosen (`shared/placement/why.py`), as JSON."""
 Label = Annotated[str, StringConstraints(max_length=256)]
 """A short word of no syntax."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TENANT, TOPIC, VERSION
+from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, MOST_EXPLANATION, TENANT, TOPIC, VERSION
 from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.errors import InvalidRecord, NewerVersion
@@ -154,6 +154,14 @@ class Envelope:
         found = self.version()
         if found > newest:
             raise NewerVersion(f"a record is of version {found}; the newest known here is {newest}")
+
+    def why(self) -> str | None:
+        """Why a step lies in its mailbox, or None. It is for people: of what is no explanation nothing is said."""
+        try:
+            said = (self.get(WHY) or b"").decode()
+        except UnicodeDecodeError:
+            return None
+        return said if 0 < len(said) <= MOST_EXPLANATION else None
 
     def traceparent(self) -> str | None:
         """A well-formed W3C traceparent, or None. A malformed one is ignored, as the specification demands."""

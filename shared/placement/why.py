@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
-from shared.contracts.base import Contract, Count, Label, ModelName, NodeId, Seconds
+from shared.contracts.base import MOST_EXPLANATION, Contract, Count, Label, ModelName, NodeId, Seconds
 from shared.placement.policies.port import Foreseen
 
-MOST_BYTES = 1024
+MOST_BYTES = MOST_EXPLANATION
 MOST_LOSERS = 8
 
 

@@ -15,8 +15,8 @@ from shared.contracts.base import Contract
 @pytest.mark.parametrize(
     ("kind", "functions", "files", "changes", "services"),
     [
-        ("chat", 651, 150, 454, {"ingress", "planner", "router", "worker"}),
-        ("maestro", 735, 156, 499, {"ingress", "planner", "router", "worker"}),
+        ("chat", 652, 150, 455, {"ingress", "planner", "router", "worker"}),
+        ("maestro", 736, 156, 500, {"ingress", "planner", "router", "worker"}),
         ("cached", 492, 112, 341, {"ingress", "planner", "cache"}),
     ],
 )
