@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 SIZE = 1_000_000_000
 LIBRARY = json.dumps([{"name": "new:1", "size_gb": 1.0}])
-SIMULATOR = ("--profile", "instant", "--models", "small:0.3", "--set", f"library={LIBRARY}", "--set", "pull_gb_per_second=0.08")  # longer than any answer takes
+SIMULATOR = ("--profile", "instant", "--models", "small:0.3", "--set", f"library={LIBRARY}", "--set", "pull_gb_per_second=0.08")
+"""A pull lasts 12 s: longer than any answer that must not wait for it."""
 
 
 def environment(at: LocalCluster) -> dict[str, str]:
