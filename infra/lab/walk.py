@@ -47,6 +47,7 @@ _QUIET_SECONDS = 6.0
 _SETTLE_SECONDS = 1.0
 """After the answer: commits, status."""
 _MANY, _AT_ONCE = 512, 64
+"""Jobs, and who asks for them, where calls are counted."""
 
 
 _ASKED: dict[str, dict[str, Any]] = {
@@ -105,20 +106,20 @@ class Walk(NamedTuple):
         return sum(before.file != after.file for before, after in zip(self.steps, self.steps[1:], strict=False))
 
 
-async def entered(work: Callable[[], Awaitable[object]]) -> dict[CodeType, None]:
-    """The functions that run while this does, in order of first entry."""
-    found: dict[CodeType, None] = {}
+async def entered(work: Callable[[], Awaitable[object]]) -> Counter[CodeType]:
+    """How often each function is entered while this runs, in order of first entry."""
+    found: Counter[CodeType] = Counter()
 
     def note(frame: FrameType, event: str, _argument: Any) -> None:
         if event == "call":
-            found.setdefault(frame.f_code)
+            found[frame.f_code] += 1
 
     sys.setprofile(note)
     try:
         await work()
     finally:
         sys.setprofile(None)
-    return {code: None for code in found if _counts(code)}
+    return found
 
 
 def _counts(code: CodeType) -> bool:
@@ -161,7 +162,8 @@ async def _walked(kind: str) -> Walk:
         await job()
         idle = await entered(lambda: clock.sleep(_QUIET_SECONDS))
         found = await entered(job)
-    return Walk(tuple(Step(str(Path(code.co_filename).relative_to(_ROOT)), code.co_qualname) for code in found if code not in idle))
+    own = (code for code in found if _counts(code) and code not in idle)
+    return Walk(tuple(Step(str(Path(code.co_filename).relative_to(_ROOT)), code.co_qualname) for code in own))
 
 
 def calls(kind: str = "chat") -> float:
@@ -172,18 +174,8 @@ def calls(kind: str = "chat") -> float:
 async def _called(kind: str) -> float:
     async with _cluster(kind) as (application, _):
         await _ask_many(application, kind)
-        counts: Counter[CodeType] = Counter()
-
-        def note(frame: FrameType, event: str, _argument: Any) -> None:
-            if event == "call":
-                counts[frame.f_code] += 1
-
-        sys.setprofile(note)
-        try:
-            await _ask_many(application, kind)
-        finally:
-            sys.setprofile(None)
-    return sum(count for code, count in counts.items() if not code.co_filename.startswith(_STAND_IN)) / _MANY
+        found = await entered(lambda: _ask_many(application, kind))
+    return sum(count for code, count in found.items() if not code.co_filename.startswith(_STAND_IN)) / _MANY
 
 
 async def _ask_many(application: Any, kind: str) -> None:

@@ -200,7 +200,7 @@ class Breakers:
     @property
     def half_open(self) -> bool:
         """Whether the next step may be a trial."""
-        return bool(self.not_closed) and any(one.state is BreakerState.HALF_OPEN and one.trial is None for one in self.not_closed.values())
+        return any(one.state is BreakerState.HALF_OPEN and one.trial is None for one in self.not_closed.values())
 
     def admits(self, model: str, claim: str | None = None) -> bool:
         """Whether a step for this model may be taken, or the claimed one go on."""

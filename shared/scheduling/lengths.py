@@ -26,6 +26,7 @@ _SIZES = 40
 FADES = 0.98
 """Of what was counted at each new answer: some fifty of the newest decide."""
 _LARGEST = 1e9
+"""Weight of the newest from which on all are weighed anew, so that no number grows for ever."""
 FEWEST = 3.0
 """Of what is counted: fewer say nothing."""
 
