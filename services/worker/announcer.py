@@ -182,8 +182,12 @@ class Announcer:
             self._told, self._told_until = record, now + self._settings.register_seconds
 
     def on_own_record(self, node: Node | None) -> None:
-        """A later boot of this node id ends this worker; an earlier one that is not quite dead is talked over, and so is a tombstone."""
-        if node is not None and (node.boot == self._registration.boot or self._reader.number is None):
+        """A later boot of this node id ends this worker; an earlier one that is not quite dead is talked over, and so is a tombstone.
+
+        Earlier is who registered before this one did, wherever that one is by now. *Trace:* it stood still before it had its number, woke
+        beside the next boot, and each took the other for an earlier one, whose silence both awaited.
+        """
+        if node is not None and (node.boot == self._registration.boot or self._reader.incarnation is None):
             self._known_boots.add(node.boot)
         elif node is None or node.boot in self._known_boots:
             if node is None:

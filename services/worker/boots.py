@@ -19,6 +19,7 @@ from shared.kafka.port import Log, Record, TopicPartition
 from shared.placement.facts import DEAF_SECONDS
 from shared.processing.folding import fold_each
 from shared.processing.tail import ASKED_WAIT_MS, Tail, at_end
+from shared.tasks import ended
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -85,8 +86,7 @@ class EarlierBoots:
                     if self._is_silent():
                         self._over()
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await ended(reading)
 
     def _is_silent(self) -> bool:
         return self._silence.seconds(self._here.clock.monotonic()) >= self._here.settings.earlier_silent_seconds

@@ -24,6 +24,7 @@ from shared.errors import LogError, LogUnavailable, NoDestination, NotSent, Over
 from shared.kafka.port import Appended, Message, Producer, Record
 from shared.processing.dead_letters import dead_letter
 from shared.processing.lane import Destination, Fate, Lane, OutboxEntry, Sent
+from shared.tasks import ended
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -210,10 +211,7 @@ class Outbox:
             await asyncio.Event().wait()
         finally:
             self._producer = None
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*self._tasks)
             if self._callers_producer is not None:
                 await self._callers_producer.close()
                 self._callers_producer = None

@@ -19,6 +19,7 @@ from shared.kafka.port import Log, Message, Producer, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import ASKED_WAIT_MS, Tail
 from shared.sealing.cipher import Cipher, ClusterKeys, new_key
+from shared.tasks import ended
 from shared.telemetry import logs
 from shared.topics import DAY_MS, Topics
 
@@ -104,10 +105,7 @@ class KeyRing:
 
     async def close(self) -> None:
         """Read no more."""
-        for task in (self._running, *self._making.values()):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await ended(*self._making.values(), *([] if self._running is None else [self._running]))
         if self._producer is not None:
             await self._producer.close()
 

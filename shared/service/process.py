@@ -31,6 +31,7 @@ from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
 from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life, Word
+from shared.tasks import ended
 from shared.telemetry import logs
 from shared.tls import Pair, server_context, watch
 from shared.topics import Topics
@@ -167,9 +168,7 @@ class _Process:
         await self._stopping.wait()
         log.info("stopping")
         await asyncio.gather(*(member.wind_down() for member in members))
-        for task in watching:
-            task.cancel()
-        await asyncio.wait(watching)
+        await ended(*watching)
         await asyncio.gather(*servers)
         codes = {member.life.exit_code for member in members} - {EXIT_OK}
         log.info("stopped", exit_code=max(codes, default=EXIT_OK))

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from shared.clock import Clock
 from shared.errors import LogError
 from shared.service import Readiness
+from shared.tasks import ended
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -101,7 +102,7 @@ class Processor:
             if self._orderly and self.waits_for is None:
                 await self._drain()
         finally:
-            await _cancel(waits)
+            await ended(*waits)
             await self._close()
         if self._error is not None:
             raise self._error
@@ -119,18 +120,12 @@ class Processor:
 
     async def _close(self) -> None:
         while self._tasks:
-            await _cancel(list(self._tasks))
+            await ended(*self._tasks)
         for opened in reversed(self._opened):
             try:
                 await opened.close()
             except LogError as error:
                 log.warning("close_failed", code=error.code)
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def every(clock: Clock, seconds: float, beat: Callable[[], Awaitable[object] | None]) -> None:

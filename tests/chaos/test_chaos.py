@@ -25,7 +25,7 @@ from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from tests.support.native import missing
 
-pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(1_800)]
 
 JOBS = 5_000
 OF_MORE = {FaultKind.BROKER_RESTART, FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED, FaultKind.UPGRADE}

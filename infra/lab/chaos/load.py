@@ -22,8 +22,10 @@ from shared.topics import Topics
 
 TICK_SECONDS = 0.05
 AGAIN_SECONDS = 0.5
-OUTSTANDING = 4_000
-"""Most jobs that are sent and not acknowledged; beyond it the load waits, as any producer with a bounded buffer does."""
+OPEN_SECONDS = 30.0
+"""No more jobs without a result than are sent in so long: beyond it the load waits, as callers do. A slower machine is asked less, and its
+backlog stays one that it works off.
+"""
 _BATCH = 200
 _REST_IN_FLIGHT = 16
 _REST_SECONDS = 10.0
@@ -102,7 +104,6 @@ class Load:
     def __init__(self, mix: JobMix, ledger: Ledger, topics: Topics, clock: Clock) -> None:
         self._mix, self.ledger, self._topics, self._clock = mix, ledger, topics, clock
         self._sends: set[asyncio.Task[None]] = set()
-        self._unacknowledged = 0
         self._failed: BaseException | None = None
         self.enough = asyncio.Event()
         """Set: no further jobs beyond the number asked for."""
@@ -125,12 +126,12 @@ class Load:
             raise self._failed
 
     async def _pace(self, sender: Sender, jobs: int, rate: float) -> None:
-        budget, before = 0.0, self._clock.monotonic()
+        budget, before, most = 0.0, self._clock.monotonic(), max(_BATCH, round(rate * OPEN_SECONDS))
         while self._failed is None and (self.ledger.count < jobs or not self.enough.is_set()):
             await self._clock.sleep(TICK_SECONDS)
             now = self._clock.monotonic()
             budget, before = min(budget + rate * (now - before), max(rate, 1.0)), now
-            count = max(0, min(int(budget), OUTSTANDING - self._unacknowledged, _BATCH))
+            count = max(0, min(int(budget), most - len(self.ledger.open), _BATCH))
             budget -= count
             self._send(sender, count)
 
@@ -140,19 +141,17 @@ class Load:
         for job in jobs:
             self.ledger.on_sent(now if job.not_before is None else now + job.not_before - wall)
         if direct := [job for job in jobs if not job.over_rest]:
-            self._spawn(sender.over_kafka(direct), len(direct))
+            self._spawn(sender.over_kafka(direct))
         for job in jobs:
             if job.over_rest:
-                self._spawn(sender.over_rest(job), 1)
+                self._spawn(sender.over_rest(job))
 
-    def _spawn(self, sending: Coroutine[Any, Any, None], count: int) -> None:
+    def _spawn(self, sending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(sending)
-        self._unacknowledged += count
         self._sends.add(task)
-        task.add_done_callback(lambda done: self._sent(done, count))
+        task.add_done_callback(self._sent)
 
-    def _sent(self, task: asyncio.Task[None], count: int) -> None:
-        self._unacknowledged -= count
+    def _sent(self, task: asyncio.Task[None]) -> None:
         self._sends.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from random import Random
 from typing import Any
 
@@ -29,10 +30,8 @@ from shared.services import group_of
 
 PATIENCE_SECONDS = 60.0
 """Longest wait for the jobs that were in flight, before the next fault strikes."""
-COUNTED_SECONDS = 300.0
-"""That the sinks have for what they are behind: a stand-in of their store is slower than the load."""
 STALL_SECONDS = 60.0
-"""The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
+"""What goes on when all is sent is waited for until it stands still for so long: results, and what the sinks are behind."""
 TELL_SECONDS = 90.0
 """In which the last ends are told, or given up."""
 _LOOK_SECONDS = 0.2
@@ -189,16 +188,18 @@ class Run:
         homes = [TopicPartition(topics.job_events, home) for home in range(topics.settings.home_partitions)]
         consumer, admin = await log.consumer(client_id="chaos-recount"), await log.admin()
         try:
-            last = self._clock.monotonic() + COUNTED_SECONDS
-            while self._clock.monotonic() < last:
+            least, since = inf, self._clock.monotonic()
+            while True:
                 read = await admin.group_offsets(group_of("sink", topics.settings.prefix))
                 ends = await consumer.end_offsets(homes)
-                if behind := sum(end - read.get(home, 0) for home, end in ends.items()):
-                    await self._clock.sleep(_SUPERVISE_SECONDS)
-                else:
+                behind = sum(end - read.get(home, 0) for home, end in ends.items())
+                if not behind:
                     break
-            else:
-                return [f"after {COUNTED_SECONDS:.0f} s {behind} events were not counted"]
+                if behind < least:
+                    least, since = behind, self._clock.monotonic()
+                if self._clock.monotonic() - since > STALL_SECONDS:
+                    return [f"{behind} events were not counted, nor any of them in {STALL_SECONDS:.0f} s"]
+                await self._clock.sleep(_SUPERVISE_SECONDS)
         finally:
             await consumer.close()
             await admin.close()

@@ -36,6 +36,7 @@ from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
 from shared.service import Environment
 from shared.services import group_of
+from shared.tasks import ended
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -153,8 +154,7 @@ class EventsReader:
                 while waited & self._callers.jobs() and not self._missed.is_set():
                     await self._clock.sleep(_LOOK_SECONDS)
             finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+                await ended(reading)
 
     def _on_results(self, _: TopicPartition, records: Sequence[Record]) -> None:
         fold_each("ingress", records, self._on_result)

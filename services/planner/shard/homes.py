@@ -22,6 +22,7 @@ from shared.processing.lane import Sent
 from shared.processing.registry import registry_key
 from shared.service import kafka_silence
 from shared.service.processor import every
+from shared.tasks import ended
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -93,10 +94,8 @@ class Homes:
         numbers = {p.partition for p in partitions if p.topic == self._topics.job_events}
         # The events partition is assigned only so that the watermark can be committed with the inputs.
         self.consumer.pause(*(p for p in partitions if p.topic == self._topics.job_events))
-        for number in [n for n in self.owned if n not in numbers]:
-            owned = self.owned.pop(number)
-            owned.task.cancel()
-            await asyncio.gather(owned.task, return_exceptions=True)
+        left = [self.owned.pop(number) for number in [n for n in self.owned if n not in numbers]]
+        await ended(*(owned.task for owned in left))
         for number in sorted(numbers):
             found = self.owned.get(number)
             if found is not None and not found.task.done():

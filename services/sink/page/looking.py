@@ -27,6 +27,7 @@ from shared.processing.tail import Tail
 from shared.scheduling.places import Pace
 from shared.service import Environment
 from shared.services import group_of
+from shared.tasks import ended
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -249,8 +250,7 @@ class Watching:
                 while not self._over and (self._viewers or self._env.clock.monotonic() - self._seen_at < self._settings.page_idle_seconds):
                     await self._env.clock.sleep(_LOOK_SECONDS)
             finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+                await ended(reading)
                 self.picture = self._shown = None
 
     async def _read(self) -> None:

@@ -26,6 +26,7 @@ from shared.contracts.agents import Tool
 from shared.contracts.base import sentence
 from shared.contracts.failure import FailureKind as K
 from shared.errors import ConfigurationError
+from shared.tasks import ended
 from shared.telemetry import logs
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ class McpSession:
         self._over.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await ended(self._task)
 
 
 class McpCall:

@@ -13,7 +13,7 @@ from shared.clock import Clock
 from shared.kafka import settings
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.client.aio_admin import AioAdmin
-from shared.kafka.client.aio_closing import thin_out
+from shared.kafka.client.aio_closing import stop_admin, stop_consumer, stop_producer, thin_out
 from shared.kafka.client.aio_connections import mend_connections
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
@@ -66,7 +66,7 @@ class AioLog:
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
-            return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop(), start_producer)
+            return await self._connect(lambda: self._new_producer(client_id, acks), stop_producer, start_producer)
 
         session = await open_session()
         producer = AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
@@ -101,7 +101,7 @@ class AioLog:
                 **{**CONSUMER_OPTIONS, "session_timeout_ms": session},
             )
 
-        client = await self._connect(create, lambda client: client.stop())
+        client = await self._connect(create, stop_consumer)
         heed_fetches(client)
         if group is not None:
             heed_offset_errors(client)
@@ -116,7 +116,7 @@ class AioLog:
         def create() -> AIOKafkaAdminClient:
             return AIOKafkaAdminClient(**self._common, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS))
 
-        return AioAdmin(await self._connect(create, lambda client: client.close()))
+        return AioAdmin(await self._connect(create, stop_admin))
 
     async def _session(self) -> float:
         """Ours, or the shortest that every broker allows. Asked once a process."""

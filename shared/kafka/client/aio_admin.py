@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.client.aio_acls import Acl, create_acls
+from shared.kafka.client.aio_closing import stop_admin
 from shared.kafka.client.aio_errors import FOREIGN, in_our_words
 from shared.kafka.client.aio_offsets import check_offsets
 from shared.kafka.client.aio_topics import topics_there
@@ -131,4 +132,4 @@ class AioAdmin:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._client.close()
+            await stop_admin(self._client)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import ProducerClosed
 
 from shared.clock import Clock
+from shared.kafka.settings import STOP_SECONDS
 from shared.telemetry import logs
 
 EVERY_SECONDS = 30.0
@@ -58,6 +62,32 @@ def thin_out(clock: Clock) -> None:
 log = logs.get(__name__)
 
 
+_closings: set[asyncio.Task[None]] = set()
+"""Under way: nobody else may hold them."""
+
+
+async def give_up(stop: Callable[[], Awaitable[None]], client: AIOKafkaClient, what: str) -> None:
+    """Stop what uses this client, then close that, whatever goes wrong, and within a bound if the broker does not answer.
+
+    In a task of its own, which goes on when the caller is cancelled: aiokafka awaits tasks of its own that take a cancellation for theirs,
+    and then it would be lost to the caller.
+    """
+    closing = asyncio.create_task(_give_up(stop, client, what))
+    _closings.add(closing)
+    closing.add_done_callback(_closings.discard)
+    await asyncio.shield(closing)
+
+
+async def _give_up(stop: Callable[[], Awaitable[None]], client: AIOKafkaClient, what: str) -> None:
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await stop()
+    except Exception as error:
+        log.warning("stop_failed", what=what, error=repr(error))
+    finally:
+        await close_client(client)
+
+
 async def close_client(client: AIOKafkaClient) -> None:
     """Close the client of a consumer or producer that is given up either way.
 
@@ -83,3 +113,24 @@ async def unless_cancelled(closing: Awaitable[None]) -> bool:
             raise
         return False
     return True
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Give it up, also one that never started."""
+
+    async def stop() -> None:
+        if not await unless_cancelled(consumer.stop()) and consumer._fetcher is not None:  # noqa: SLF001
+            await unless_cancelled(consumer._fetcher.close())  # noqa: SLF001
+
+    await give_up(stop, consumer._client, "consumer")  # noqa: SLF001
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Give it up without waiting for a broker that does not answer: what still waits in it fails."""
+    producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
+    await give_up(producer.stop, producer.client, "producer")
+
+
+async def stop_admin(admin: AIOKafkaAdminClient) -> None:
+    """Give it up."""
+    await give_up(admin.close, admin._client, "admin")  # noqa: SLF001

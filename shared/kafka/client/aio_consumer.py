@@ -18,13 +18,13 @@ from aiokafka import TopicPartition as Theirs
 
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.client.aio_closing import close_client, unless_cancelled
+from shared.kafka.client.aio_closing import stop_consumer
 from shared.kafka.client.aio_errors import FOREIGN, commit_error, in_our_words, log_error
 from shared.kafka.client.aio_fetch import Oddities
 from shared.kafka.client.aio_identity import Identities
 from shared.kafka.client.aio_rebalance import AioAssignor, Ownership
 from shared.kafka.port import MISSED, HeldBack, MissedRecords, RebalanceListener, Record, TopicPartition
-from shared.kafka.settings import CALL_SECONDS, PACE_RECORDS, PACE_SECONDS, POLL_RECORDS, SILENCE_SECONDS, STOP_SECONDS
+from shared.kafka.settings import CALL_SECONDS, PACE_RECORDS, PACE_SECONDS, POLL_RECORDS, SILENCE_SECONDS
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -314,19 +314,7 @@ class AioConsumer:
         self._closed = True
         self._ownership.partitions = frozenset()
         self._identities.close()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._stop()
-        except Exception as error:  # the consumer is given up either way
-            log.warning("consumer_stop_failed", error=repr(error))
-        finally:
-            await close_client(self._consumer._client)  # noqa: SLF001
-
-    async def _stop(self) -> None:
-        if not await unless_cancelled(self._consumer.stop()):
-            fetcher = self._consumer._fetcher  # noqa: SLF001
-            assert fetcher is not None, "the consumer was started"
-            await unless_cancelled(fetcher.close())
+        await stop_consumer(self._consumer)
 
     async def _wait_for_assignment(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
         """No partitions yet, or a rebalance under way. aiokafka holds a failed coordination until somebody asks for its error."""

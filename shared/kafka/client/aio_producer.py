@@ -12,16 +12,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import ProducerClosed
 
 from shared.clock import Clock
 from shared.errors import LogError, NoDestination, SendFailed
-from shared.kafka.client.aio_closing import close_client
+from shared.kafka.client.aio_closing import stop_producer
 from shared.kafka.client.aio_errors import FOREIGN, send_error
 from shared.kafka.client.aio_lane import InFlight, Parcel, PartitionLane
 from shared.kafka.client.watchdog import Hearing
 from shared.kafka.port import Appended, Message, TopicPartition
-from shared.kafka.settings import REQUEST_SECONDS, STOP_SECONDS, WINDOW_BYTES, WINDOW_RECORDS
+from shared.kafka.settings import REQUEST_SECONDS, WINDOW_BYTES, WINDOW_RECORDS
 from shared.kafka.sizes import check_batch, check_record
 from shared.telemetry import logs
 from shared.topics import partition_of
@@ -100,7 +99,7 @@ class AioProducer:
             task.cancel()
         session, self._session = self._session, None
         if session is not None:
-            await _stop(session)
+            await stop_producer(session)
 
     # Placing
 
@@ -189,7 +188,7 @@ class AioProducer:
         log.warning("send_failed", topic=tp.topic, partition=tp.partition, error=repr(error))
         if self._idempotent and session is self._session:
             self._session = None
-            task = asyncio.get_running_loop().create_task(_stop(session))
+            task = asyncio.get_running_loop().create_task(stop_producer(session))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -250,15 +249,3 @@ async def _require(session: AIOKafkaProducer, tp: TopicPartition) -> None:
                 raise NoDestination(f"{tp.topic}-{tp.partition} does not exist")
     except FOREIGN as error:
         raise send_error(error) from error
-
-
-async def _stop(session: AIOKafkaProducer) -> None:
-    """Close a session without waiting for a broker that does not answer: what still waits in it fails."""
-    session._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await session.stop()
-    except Exception as error:  # the session is given up either way
-        log.warning("producer_stop_failed", error=repr(error))
-    finally:
-        await close_client(session.client)

@@ -70,7 +70,12 @@ class Watchdog:
             return Reason.HUNG_POLL
         if self._unassigned > self._limits.unassigned:
             return Reason.NO_ASSIGNMENT
-        return Reason.STUCK_PARTITION if any(looks >= self._limits.stuck for _, looks in self._behind.values()) else None
+        return Reason.STUCK_PARTITION if self.stuck else None
+
+    @property
+    def stuck(self) -> list[str]:
+        """What stands still, and where."""
+        return [f"{tp.topic}/{tp.partition} at {at}" for tp, (at, looks) in self._behind.items() if looks >= self._limits.stuck]
 
 
 UNHEARD_SECONDS = 10.0

@@ -17,6 +17,7 @@ from shared.errors import ConsumerGaveUp, LogError
 from shared.kafka.client.watchdog import Sight, Watchdog, WatchdogLimits
 from shared.kafka.port import Consumer, ConsumerOptions, Log, MissedRecords, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
+from shared.tasks import ended
 
 
 class _Open(Protocol):
@@ -52,7 +53,8 @@ class WatchedLog:
         client_id, group = f"{options['client_id']}-watchdog", f"{options.get('group')}-watchdog"
 
         async def open_probe(of_group: bool = False) -> Consumer:
-            return await self._inner.consumer(client_id=client_id, group=group if of_group else None)
+            committed = options.get("committed_only", False)  # else what waits behind an open transaction would look unread
+            return await self._inner.consumer(client_id=client_id, group=group if of_group else None, committed_only=committed)
 
         return _WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
 
@@ -121,8 +123,7 @@ class _WatchedConsumer:
 
     async def close(self) -> None:
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+            await ended(self._watch)
         await self._inner.close()
 
     def _paused_nothing(self) -> None:
@@ -147,7 +148,8 @@ class _WatchedConsumer:
                         await probe.close()
                         probe = None
                     probe = probe or await self._open_probe()
-                    self._why = self._dog.look(await self._see(probe))
+                    if reason := self._dog.look(await self._see(probe)):
+                        self._why = ", ".join((reason, *self._dog.stuck))
                 except LogError:
                     begun = -inf
                     if probe is not None:

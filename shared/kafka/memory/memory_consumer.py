@@ -308,9 +308,14 @@ class MemoryConsumer:
 
     async def _call(self) -> None:
         """One request to the cluster and its answer."""
-        if self._process.blocked:
-            await self._process.gate()
-        await self._log.clock.sleep(self._log.faults.draw(self._log.faults.call_seconds))
+        faults = self._log.faults
+        try:
+            if self._process.blocked:
+                await self._process.gate()
+            await self._log.clock.sleep(faults.draw(faults.call_seconds))
+        except asyncio.CancelledError:
+            if self._process.state is ProcessState.KILLED or not faults.loses_cancellation():
+                raise
 
     # Membership
 

@@ -51,6 +51,8 @@ class Faults:
     duplicable: frozenset[str] = frozenset()
     posthumous: float = 0.0
     """Of batches that are under way when their sender is killed: arrive all the same, when they were due."""
+    deaf: float = 0.0
+    """Of cancellations that reach a consumer's call: lost there, as in a client library. Who called goes on as if nothing had been said."""
     _scripted: dict[TopicPartition, deque[Fate]] = field(default_factory=lambda: defaultdict(deque))
 
     def script(self, partition: TopicPartition, *fates: Fate) -> None:
@@ -62,7 +64,7 @@ class Faults:
         self.send_seconds = self.ack_seconds = self.delivery_seconds = self.call_seconds = NOW
         self.delivery_of.clear()
         self.away.clear()
-        self.lost = self.unacknowledged = self.offset_unknown = self.duplicated = self.posthumous = 0.0
+        self.lost = self.unacknowledged = self.offset_unknown = self.duplicated = self.posthumous = self.deaf = 0.0
         self._scripted.clear()
 
     def draw(self, seconds: Range) -> float:
@@ -97,3 +99,7 @@ class Faults:
     def outlives(self) -> bool:
         """Whether a batch arrives although its sender was killed meanwhile."""
         return self.posthumous > 0.0 and self.random.random() < self.posthumous
+
+    def loses_cancellation(self) -> bool:
+        """Whether one that has come is not noticed."""
+        return self.deaf > 0.0 and self.random.random() < self.deaf

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from infra.lab.chaos.jobs import NEVER, JobMix, Ledger
-from infra.lab.chaos.load import JobRefused, Load, Sender
+from infra.lab.chaos.load import OPEN_SECONDS, JobRefused, Load, Sender
 from infra.lab.chaos.run import _unless_broken
 from infra.lab.virtual_loop import run
 from shared.clock import LoopClock
@@ -72,6 +72,26 @@ def test_the_rate_holds_and_results_are_seen() -> None:
         await clock.sleep(2.0)
         watching.cancel()
         assert ledger.open == set()
+
+    run(scenario())
+
+
+def test_the_load_waits_for_who_serves_it() -> None:
+    """No more is open than is sent in so many seconds, however slow the machine; each result makes room for another job."""
+
+    async def scenario() -> None:
+        clock, ledger, rate = LoopClock(), Ledger(), 20.0
+        log = MemoryLog(clock)
+        log.create([NewTopic(t.name, t.partitions, 1, {}) for t in TOPICS.all()])
+        load = Load(_OverKafka(2, "a-"), ledger, TOPICS, clock)
+        producing = asyncio.create_task(load.produce(log, lambda: "", 10_000, rate))
+        await clock.sleep(10 * OPEN_SECONDS)
+        assert ledger.count == rate * OPEN_SECONDS
+        for number in range(100):
+            ledger.on_result(number, clock.monotonic())
+        await clock.sleep(10 * OPEN_SECONDS)
+        assert ledger.count == rate * OPEN_SECONDS + 100
+        producing.cancel()
 
     run(scenario())
 

@@ -175,6 +175,26 @@ async def poll_for(consumer: Consumer, log: MemoryLog, seconds: float) -> list[i
     return seen
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+def test_who_waits_behind_an_open_transaction_is_not_to_blame(group: str | None) -> None:
+    """Of a foreign producer, for as long as its cluster allows: there is nothing to read for who takes only what was committed."""
+
+    async def scenario(ward: Ward, log: WatchedLog) -> None:
+        consumer = await log.consumer(client_id="c", group=group, committed_only=True)
+        if group is None:
+            consumer.assign([TP])
+        else:
+            await consumer.subscribe(["t"], Recorder())
+        ward.begin_transaction(TP)
+        ward.write(TP, [Message("t", b"v")] * 3)
+        assert await poll_for(consumer, ward, 900.0) == []
+        ward.end_transaction(TP, commit=True)
+        assert await poll_for(consumer, ward, 910.0) == [0, 1, 2]
+        await consumer.close()
+
+    play(scenario)
+
+
 @pytest.mark.parametrize(("state", "reason"), [("silent", Reason.STUCK_PARTITION), ("hung", Reason.HUNG_POLL)])
 @pytest.mark.parametrize("group", [None, "g"])
 def test_a_consumer_that_stops_is_given_up(state: str, reason: Reason, group: str | None) -> None:
