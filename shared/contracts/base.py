@@ -240,7 +240,9 @@ class Contract(BaseModel):
 
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
-        cls._by_default = {name: None if of.is_required() else of.get_default() for name, of in cls.model_fields.items()}
+        cls._by_default = {
+            name: None if of.is_required() else of.get_default(call_default_factory=True) for name, of in cls.model_fields.items()
+        }
 
     def __eq__(self, other: object) -> bool:
         """As pydantic's, without what no contract has, and first whether both are one: defaults are compared when they are left out."""

@@ -113,8 +113,8 @@ class JobAccepted(Fact):
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
     key: Label | None = None
     """What the keys file calls the API key that it came with: for sums of usage; nothing of the key itself."""
-    team: Team = NOBODY
-    """What its pattern uses of the registry, as it was when the job was accepted."""
+    team: Team = Field(default_factory=lambda: NOBODY)
+    """What its pattern uses of the registry, as it was when the job was accepted. A plain default would be copied for each event read."""
     policies: Policies = ()
     """Its tenant's, as they were then."""
 
@@ -376,9 +376,11 @@ def joined(before: Event | None, event: Event) -> Event | None:
 def facts_of(event: Any) -> tuple[Any, ...]:
     """The facts that an event holds, in their order, each as it stands when it is alone. Every reader of history folds these."""
     if isinstance(event, JobAccepted) and event.asks:
-        asked = (StepAsked(epoch=event.epoch, job=event.job, at=event.at, **ask.__dict__) for ask in event.asks)
+        asked = (StepAsked.of_valid(epoch=event.epoch, job=event.job, at=event.at, **ask.__dict__) for ask in event.asks)
         return event.model_copy(update={"asks": ()}), *asked
     if isinstance(event, JobSettled) and event.answered is not None and event.result.answer is not None:
-        answered = StepAnswered(epoch=event.epoch, job=event.job, at=event.at, answer=event.result.answer, **event.answered.__dict__)
+        answered = StepAnswered.of_valid(
+            epoch=event.epoch, job=event.job, at=event.at, answer=event.result.answer, **event.answered.__dict__
+        )
         return answered, event.model_copy(update={"answered": None})
     return (event,)

@@ -155,6 +155,7 @@ class _ChainInput(PatternInput):
 
 
 _OPEN = Gate(not_empty=False, repairs=0)
+_NO_OBJECTION = CritiqueVerdict()
 
 
 def names_in(template: str) -> set[str]:
@@ -196,7 +197,7 @@ def gate_reason(gate: Gate, text: str) -> str | None:
 
 async def gate_verdict(ctx: Context, gate: Gate, text: str, asked: str) -> CritiqueVerdict:
     """What critics find, where the gate has checks for them. Raises StepError where none could say."""
-    return CritiqueVerdict() if gate.checks is None else await critiqued(ctx, gate.checks, [text], [asked])
+    return _NO_OBJECTION if gate.checks is None else await critiqued(ctx, gate.checks, [text], [asked])
 
 
 def job_input(job: Job) -> str:
@@ -226,7 +227,7 @@ def _reads(ctx: Context, steps: tuple[ChainStep, ...], step: ChainStep) -> bool:
 
 def _tells(gate: Gate) -> bool:
     """Whether who passes it has shown more than that he answers."""
-    return gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
+    return {**gate.__dict__, "repairs": 0, "not_empty": False} != _OPEN.__dict__
 
 
 def _inputs(ctx: Context, step: ChainStep) -> Collection[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from infra.lab.virtual_loop import run
+from services.planner.sending.eager import Eager
 from services.planner.settings import PlannerSettings
 from shared.contracts import headers
 from shared.contracts.credits import Credits, RouterPresence
@@ -21,6 +23,8 @@ from shared.contracts.step import Step
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Message, TopicPartition
 from shared.placement import why
+from shared.placement.choosing import Placement
+from shared.placement.ledger import CreditLedger
 from shared.placement.parties import presence
 from tests.support.planner_world import World
 
@@ -152,6 +156,41 @@ def test_places_are_used_once_by_all_homes_and_no_own_step_is_passed() -> None:
             await asyncio.sleep(0.2)
             await here.submit()
             assert (len(here.given), len(here.slow)) == (4, 3)
+
+    played(scene)
+
+
+def each_home_its_own_ledger(patching: pytest.MonkeyPatch) -> None:
+    """What one home has used the others do not know of."""
+    ledgers: dict[CreditLedger, dict[int, CreditLedger]] = {}
+    told, given = CreditLedger.on_credits, Eager.give
+
+    def on_credits(self: CreditLedger, record: Credits, now: float) -> bool:
+        for own in ledgers.get(self, {}).values():
+            told(own, record, now)
+        return told(self, record, now)
+
+    def give(self: Eager, step: Any) -> Any:
+        shared = self._placement
+        of_home = ledgers.setdefault(shared.ledger, {})
+        self._placement = Placement(shared.table, of_home.setdefault(step.home, deepcopy(shared.ledger)))
+        found = given(self, step)
+        self._placement = shared
+        return found
+
+    patching.setattr(CreditLedger, "on_credits", on_credits)
+    patching.setattr(Eager, "give", give)
+
+
+def test_the_planted_bug_of_homes_that_share_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They use more places than are offered."""
+    each_home_its_own_ledger(monkeypatch)
+
+    async def scene() -> None:
+        async with opened() as here:
+            await here.submit(3, home=0)
+            await here.submit(3, home=1)
+            assert (len(here.given), len(here.slow)) == (6, 0)
 
     played(scene)
 

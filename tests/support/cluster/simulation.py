@@ -140,8 +140,9 @@ async def _simulate(
         await load.finish()
         converged = await world.until(lambda: _ended(world), patience)
         await asyncio.sleep(max(QUIET_SECONDS, sent - world.clock.monotonic()))
-        await world.until(lambda: not any(service_ends.unready(world)), patience)
         violations = list(world.history.violations)
+        if converged and not violations:
+            await world.until(lambda: not any(service_ends.unready(world)), patience)
         if not converged and not violations:
             violations += _unfinished(world, patience)
         watching.cancel()

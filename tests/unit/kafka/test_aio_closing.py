@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.kafka.client.aio_closing import close_client, unless_cancelled
+from shared.kafka.client.aio_closing import close_client, give_up, unless_cancelled
 
 
 class Client:
@@ -43,5 +43,35 @@ def test_a_cancellation_of_ours_is_ours() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    asyncio.run(scenario())
+
+
+def test_who_is_cancelled_while_he_closes_knows_it_and_the_closing_ends() -> None:
+    """A client that awaits a task of its own, which takes the cancellation for its own, hides it from whoever closes: not from us."""
+
+    async def scenario() -> None:
+        entered, over, client = asyncio.Event(), asyncio.Event(), Client(None)
+
+        async def its_own() -> None:
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                """Taken for its own."""
+
+        async def stop() -> None:
+            task = asyncio.create_task(its_own())
+            asyncio.get_running_loop().call_later(0.05, task.cancel)
+            await task
+            over.set()
+
+        owner = asyncio.create_task(give_up(stop, client, "client"))  # type: ignore[arg-type]
+        await entered.wait()
+        owner.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await owner
+        assert not over.is_set()
+        await over.wait()
 
     asyncio.run(scenario())

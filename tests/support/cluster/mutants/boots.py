@@ -10,10 +10,13 @@ import pytest
 from services.planner.deciding import attempts
 from services.planner.round import Round
 from services.planner.state.incarnations import Incarnations
+from services.worker.announcer import Announcer
 from services.worker.boots import EarlierBoots
+from shared.contracts.node import Node
 from shared.contracts.outcome import StepClaimed
 from tests.support.cluster.faults import FaultMix
-from tests.support.cluster.laws import boots
+from tests.support.cluster.laws import boots, service_ends
+from tests.support.cluster.mutants.mixes import SMALL
 
 Patching = pytest.MonkeyPatch
 KILLED = FaultMix(kill=0.6, only=("worker",), down_seconds=(0.5, 1.0), jobs=30, seconds=10.0)
@@ -25,6 +28,17 @@ def _nobody_waits(patching: Patching) -> None:
         self.waits = False
 
     patching.setattr(EarlierBoots, "look", look)
+
+
+def _earlier_until_one_has_a_number(patching: Patching) -> None:
+    original = Announcer.on_own_record
+
+    def on_own_record(self: Announcer, node: Node | None) -> None:
+        if node is not None and self._reader.number is None:
+            self._known_boots.add(node.boot)
+        original(self, node)
+
+    patching.setattr(Announcer, "on_own_record", on_own_record)
 
 
 def refusal_disarms(patching: Patching) -> None:
@@ -44,6 +58,12 @@ def refusal_disarms(patching: Patching) -> None:
 
 MUTANTS: dict[str, dict[str, Any]] = {
     "void before the earlier boot has left": {"patch": _nobody_waits, "breaks": boots.LAW, "mix": SUCCEEDED},
+    "who has no number yet takes the next boot for an earlier one": {
+        "patch": _earlier_until_one_has_a_number,
+        "breaks": service_ends.READY,
+        "mix": FaultMix(succeed=1.0, pause_seconds=(0.5, 3.0), send_seconds=0.6, ack_seconds=0.4, delivery_seconds=0.6, **SMALL),
+        "seed": 10,
+    },
     "what an earlier boot has claimed is left to its lease": {
         "patch": lambda patching: patching.setattr(Incarnations, "started", lambda *_: False),
         "breaks": boots.TIME,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from services.delay.held import HeldRecords
 from services.planner.history.takeover import Superseded
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Round
+from services.planner.shard import homes
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
 from services.worker.handlers import AttemptManager
@@ -26,7 +28,7 @@ from shared.processing.delays import next_hop
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
-from tests.support.cluster.laws import stops, told
+from tests.support.cluster.laws import service_ends, stops, told
 
 Patching = pytest.MonkeyPatch
 SMALL: dict[str, Any] = {"jobs": 20, "seconds": 8.0}
@@ -195,6 +197,15 @@ def _ends_without_a_cause(patching: Patching) -> None:
     patching.setattr(Round, "settle", settle)
 
 
+def _cancelled_once(patching: Patching) -> None:
+    async def ended(*tasks: asyncio.Task[Any]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    patching.setattr(homes, "ended", ended)
+
+
 MUTANTS: dict[str, dict[str, Any]] = {
     "a pause that was asked for is ignored": {
         "patch": lambda patching: patching.setattr(Health, "pause", lambda *_: None),
@@ -236,6 +247,12 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "offsets pass no unfinished work",
         "seed": 10,
         "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, **SMALL),
+    },
+    "a cancellation that was lost is not repeated": {
+        "patch": _cancelled_once,
+        "breaks": service_ends.LAW,
+        "mix": FaultMix(rebalance=2.0, call_seconds=1.5, deaf=0.9, **SMALL),
+        "seed": 16,
     },
     "a credit used twice": {
         "patch": _credit_used_twice,
