@@ -1,8 +1,8 @@
 """Bugs planted in eager dispatch: in the planner that writes into mailboxes itself, and in the worker that has offered it places.
 
 That what was given back is not passed, and that a claim timeout runs, is planted in tests/model/test_eager_dispatch.py and shown by
-tests/simulated/test_eager_dispatch.py: in a whole cluster the routers have sent such steps on before anybody could pass them. That all homes of a
-planner share its places is planted there, too: in a cluster two of them seldom use the same place before the node tells anew.
+tests/simulated/test_eager_dispatch.py: in a whole cluster the routers have sent such steps on before anybody could pass them. There, too,
+that all homes of a planner share its places: in a cluster two of them seldom use the same one before the node tells anew.
 """
 
 from __future__ import annotations
