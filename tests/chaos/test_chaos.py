@@ -1,6 +1,6 @@
 """The promise: nothing is lost and nothing accepted twice while processes, nodes and the broker die under load.
 
-What: 5,000 jobs and more (singles, chains, failing nodes, `not_before`; over Kafka and REST) on two planners, two routers, two delays, an
+What: 3,000 jobs and more (singles, chains, failing nodes, `not_before`; over Kafka and REST) on two planners, two routers, two delays, an
 ingress and three workers with simulated nodes; every kind of fault strikes once, those of services one process of each at a time.
 How: infra/lab/chaos, as `make chaos` runs it, only shorter; the history checker judges what lies in Kafka afterwards.
 TUTTI_CHAOS_SEED chooses another course of faults.
@@ -27,7 +27,7 @@ from tests.support.native import missing
 
 pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(1_800)]
 
-JOBS = 5_000
+JOBS = 3_000
 OF_MORE = {FaultKind.BROKER_RESTART, FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED, FaultKind.UPGRADE}
 """What needs several brokers, or every process replaced in turn: `make chaos` with BROKERS=3, FAULTS=upgrade."""
 SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))

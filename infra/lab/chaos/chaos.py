@@ -87,7 +87,7 @@ BENCH = Bench(
             type=click.Path(path_type=Path),
         ),
     ),
-    quick={"jobs": 5_000, "rate": QUICK_RATE},
+    quick={"jobs": 3_000, "rate": QUICK_RATE},
     repeats=1,
     needs_kafka=False,
 )
