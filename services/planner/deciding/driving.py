@@ -100,7 +100,7 @@ def _ask(round_: Round, job: LiveJob, want: Wanted) -> None:
     refused = refusal(job, want, tokens, cost)
     calls = calls_of(want.request)
     cost = cost or (book.funds.least_micros(job) if calls else 0)
-    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=calls, tokens=tokens, micros=cost))
+    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts.of_valid(calls=calls, tokens=tokens, micros=cost))
     refused = refused or funding.failure
     attempt = given = lookup = None
     if refused is None and funding.lacks is None:
