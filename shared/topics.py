@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -352,21 +351,12 @@ class Topics:
     def partitions(self, count: Literal["home", "work", "replies", "one", "other"]) -> int:
         return 1 if count == "one" else int(getattr(self.settings, f"{count}_partitions"))
 
-    def all(self) -> tuple[Topic, ...]:
+    def all(self) -> Iterator[Topic]:
         """Every topic of the cluster, in the registry's order."""
-        return self._all
-
-    @cached_property
-    def _all(self) -> tuple[Topic, ...]:
-        return tuple(
-            Topic(
-                self.settings.prefix + name,
-                self.steps_partitions(capability) if family.count == "steps" else self.partitions(family.count),
-                family,
-            )
-            for family in FAMILIES
-            for name, capability in self._names(family.pattern)
-        )
+        for family in FAMILIES:
+            for name, capability in self._names(family.pattern):
+                count = self.steps_partitions(capability) if family.count == "steps" else self.partitions(family.count)
+                yield Topic(self.settings.prefix + name, count, family)
 
     def seen(self, there: Mapping[str, int], now: float) -> None:
         """The cluster was looked at: topic → its partitions. `now`: monotonic seconds."""
