@@ -11,6 +11,7 @@ from services.planner.conversations.owner import Conversations
 from services.planner.draft import Draft
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
+from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import turns
 from tests.support.cluster.simulation import Report, simulate
 from tests.support.cluster.workload import WEIGHTS
@@ -21,13 +22,17 @@ KINDS = {"talks": 12.0, "chain": 1.0, "cancelled": 1.0, "rest": WEIGHTS["rest"]}
 Patching = pytest.MonkeyPatch
 
 
-def simulated(seed: int) -> Report:
-    return simulate(seed, kinds=KINDS, laws=(turns.check,))
+KILLED = FaultMix(kill=0.8, down_seconds=(0.0, 1.0), send_seconds=0.4, ack_seconds=0.4, lost=0.1, only=("planner",), jobs=40, seconds=16.0)
+"""What a planner owes when it dies is often not sent yet: one seed in eight sees who forgets it, of drawn faults one in forty."""
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_laws_hold(seed: int) -> None:
-    report = simulated(seed)
+def simulated(seed: int, mix: FaultMix | None = None) -> Report:
+    return simulate(seed, mix, kinds=KINDS, laws=(turns.check,))
+
+
+@pytest.mark.parametrize(("seed", "mix"), [*((seed, None) for seed in range(6)), (1, KILLED)])
+def test_the_laws_hold(seed: int, mix: FaultMix | None) -> None:
+    report = simulated(seed, mix)
     assert not report.violations, report.text("")
     assert report.jobs >= 20
 
@@ -57,5 +62,4 @@ def owes_no_end(patching: Patching) -> None:
 @pytest.mark.parametrize("bug", [grants_to_all, owes_no_end])
 def test_a_planted_bug_is_seen(bug: Callable[[Patching], None], monkeypatch: pytest.MonkeyPatch) -> None:
     bug(monkeypatch)
-    seen = (violation.law for seed in (42, *range(40)) for violation in simulated(seed).violations)
-    assert turns.LAW in seen
+    assert any(turns.LAW in {violation.law for violation in simulated(seed, KILLED).violations} for seed in (1, *range(40)))
