@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -16,6 +17,7 @@ from aiokafka.errors import ProducerClosed
 
 from shared.clock import Clock
 from shared.kafka.settings import STOP_SECONDS
+from shared.tasks import ended
 from shared.telemetry import logs
 
 EVERY_SECONDS = 30.0
@@ -66,7 +68,7 @@ _closings: set[asyncio.Task[None]] = set()
 """Under way: nobody else may hold them."""
 
 
-async def give_up(stop: Callable[[], Awaitable[None]], client: AIOKafkaClient, what: str) -> None:
+async def give_up(stop: Callable[[], Coroutine[Any, Any, None]], client: AIOKafkaClient, what: str) -> None:
     """Stop what uses this client, then close that, whatever goes wrong, and within a bound if the broker does not answer.
 
     In a task of its own, which goes on when the caller is cancelled: aiokafka awaits tasks of its own that take a cancellation for theirs,
@@ -78,12 +80,14 @@ async def give_up(stop: Callable[[], Awaitable[None]], client: AIOKafkaClient, w
     await asyncio.shield(closing)
 
 
-async def _give_up(stop: Callable[[], Awaitable[None]], client: AIOKafkaClient, what: str) -> None:
+async def _give_up(stop: Callable[[], Coroutine[Any, Any, None]], client: AIOKafkaClient, what: str) -> None:
+    stopping = asyncio.create_task(stop())
     try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await stop()
-    except Exception as error:
-        log.warning("stop_failed", what=what, error=repr(error))
+        in_time, _ = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+        await ended(stopping)
+        error = None if stopping.cancelled() else stopping.exception()
+        if error is not None or not in_time:
+            log.warning("stop_failed", what=what, error=repr(error or TimeoutError()))
     finally:
         await close_client(client)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
+from infra.lab import virtual_loop
+from shared.kafka.client import aio_closing
 from shared.kafka.client.aio_closing import close_client, give_up, unless_cancelled
 
 
@@ -75,3 +78,28 @@ def test_who_is_cancelled_while_he_closes_knows_it_and_the_closing_ends() -> Non
         await over.wait()
 
     asyncio.run(scenario())
+
+
+def test_what_does_not_stop_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the bound, though the first cancellation gets lost in it; its client is closed all the same."""
+    monkeypatch.setattr(aio_closing, "STOP_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        closed: list[bool] = []
+
+        async def stop() -> None:
+            for _ in range(2):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                closed.append(False)
+            await asyncio.Event().wait()
+
+        class Closes:
+            async def close(self) -> None:
+                closed.append(True)
+
+        async with asyncio.timeout(20.0):
+            await give_up(stop, Closes(), "client")  # type: ignore[arg-type]
+        assert closed == [False, False, True]
+
+    virtual_loop.run(scenario())
