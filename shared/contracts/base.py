@@ -277,10 +277,6 @@ class Contract(BaseModel):
             assert same, f"not a valid {cls.__name__} as it is"
         return made
 
-    def with_valid(self, **fields: Any) -> Self:
-        """A copy with other fields, of values that are valid already."""
-        return self.of_valid(**{**self.__dict__, **fields})
-
     def changed(self, **fields: Any) -> Self:
         """A copy with other fields, validated like any message: `model_copy` would take whatever it is given."""
         return self.model_validate({**self.__dict__, **fields})

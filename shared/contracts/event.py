@@ -367,9 +367,9 @@ EVENT: TypeAdapter[Event] = adapter(Event)
 def joined(before: Event | None, event: Event) -> Event | None:
     """Both as one event, `event` next behind `before` in one round of one job; None where each stands by itself. `facts_of` parts them."""
     if isinstance(before, JobAccepted) and isinstance(event, StepAsked) and len(before.asks) < MOST_ASKS:
-        return before.with_valid(asks=(*before.asks, event))
+        return before.of_valid(**{**before.__dict__, "asks": (*before.asks, event)})
     if isinstance(before, StepAnswered) and isinstance(event, JobSettled) and before.answer == event.result.answer:
-        return event.with_valid(answered=before)
+        return event.of_valid(**{**event.__dict__, "answered": before})
     return None
 
 
@@ -377,10 +377,10 @@ def facts_of(event: Any) -> tuple[Any, ...]:
     """The facts that an event holds, in their order, each as it stands when it is alone. Every reader of history folds these."""
     if isinstance(event, JobAccepted) and event.asks:
         asked = (StepAsked.of_valid(epoch=event.epoch, job=event.job, at=event.at, **ask.__dict__) for ask in event.asks)
-        return event.with_valid(asks=()), *asked
+        return event.of_valid(**{**event.__dict__, "asks": ()}), *asked
     if isinstance(event, JobSettled) and event.answered is not None and event.result.answer is not None:
         answered = StepAnswered.of_valid(
             epoch=event.epoch, job=event.job, at=event.at, answer=event.result.answer, **event.answered.__dict__
         )
-        return answered, event.with_valid(answered=None)
+        return answered, event.of_valid(**{**event.__dict__, "answered": None})
     return (event,)
