@@ -27,6 +27,7 @@ from shared.kafka.client.aio import AioLog
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Log, TopicPartition
 from shared.services import group_of
+from shared.tasks import ended
 
 PATIENCE_SECONDS = 60.0
 """Longest wait for the jobs that were in flight, before the next fault strikes."""
@@ -145,9 +146,7 @@ class Run:
             await _unless_broken(self._drain(), watching, supervising)
             untold = await self._receiver.told(self._ledger, self._mix, log, self._topics, TELL_SECONDS)
         finally:
-            for task in (tasks := (producing, watching, supervising, calling)):
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(producing, watching, supervising, calling)
         drained = self._clock.monotonic()
         self._say("verifying")
         told_by_nobody = (self._topics.job_events, self._topics.results)  # of all other topics odd records become dead letters

@@ -51,7 +51,7 @@ class Faults:
     duplicable: frozenset[str] = frozenset()
     posthumous: float = 0.0
     """Of batches that are under way when their sender is killed: arrive all the same, when they were due."""
-    deaf: float = 0.0
+    lost_cancellations: float = 0.0
     """Of cancellations that reach a consumer's call: lost there, as in a client library. Who called goes on as if nothing had been said."""
     _scripted: dict[TopicPartition, deque[Fate]] = field(default_factory=lambda: defaultdict(deque))
 
@@ -64,7 +64,8 @@ class Faults:
         self.send_seconds = self.ack_seconds = self.delivery_seconds = self.call_seconds = NOW
         self.delivery_of.clear()
         self.away.clear()
-        self.lost = self.unacknowledged = self.offset_unknown = self.duplicated = self.posthumous = self.deaf = 0.0
+        self.lost = self.unacknowledged = self.offset_unknown = self.duplicated = 0.0
+        self.posthumous = self.lost_cancellations = 0.0
         self._scripted.clear()
 
     def draw(self, seconds: Range) -> float:
@@ -102,4 +103,4 @@ class Faults:
 
     def loses_cancellation(self) -> bool:
         """Whether one that has come is not noticed."""
-        return self.deaf > 0.0 and self.random.random() < self.deaf
+        return self.lost_cancellations > 0.0 and self.random.random() < self.lost_cancellations

@@ -69,7 +69,7 @@ class FaultMix:
     """Longest time until a batch is seen, drawn for each: partitions overtake one another."""
     call_seconds: float = 0.0
     """Longest duration of a commit or an offset query."""
-    deaf: float = 0.0
+    lost_cancellations: float = 0.0
     """Share of cancellations that get lost in a consumer's call: who called goes on."""
     store: float = 0.0
     """Share of calls of the cache's store that fail, and that take too long; of entries that are evicted when they are looked for."""
@@ -160,7 +160,7 @@ def drawn(random: Random) -> FaultMix:
         node_lost_seconds=random.choice((3.0, 60.0)),
         receivers=some(0.5),
         store=some(0.3),
-        deaf=some(0.5),
+        lost_cancellations=some(0.5),
     )
 
 

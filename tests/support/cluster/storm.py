@@ -52,7 +52,7 @@ class Storm:
         faults.duplicable = frozenset(doubled)
         faults.send_seconds, faults.ack_seconds = (LINK_SECONDS, LINK_SECONDS + mix.send_seconds), (0.0, mix.ack_seconds)
         faults.delivery_seconds, faults.call_seconds = (0.0, mix.delivery_seconds), (0.0, mix.call_seconds)
-        faults.deaf = mix.deaf
+        faults.lost_cancellations = mix.lost_cancellations
         for node in self._world.nodes.values():
             node.fail(mix.failures(), mix.retry_after_seconds)
         if mix.doubly_routed:

@@ -251,7 +251,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a cancellation that was lost is not repeated": {
         "patch": _cancelled_once,
         "breaks": service_ends.LAW,
-        "mix": FaultMix(rebalance=2.0, call_seconds=1.5, deaf=0.9, **SMALL),
+        "mix": FaultMix(rebalance=2.0, call_seconds=1.5, lost_cancellations=0.9, **SMALL),
         "seed": 16,
     },
     "a credit used twice": {
