@@ -38,6 +38,7 @@ from shared.processing.provision import ensure_topics
 from shared.service import Environment, Service
 from shared.services import SERVICES
 from shared.settings import ClusterSettings
+from shared.tasks import ended
 from shared.topics import Topics, TopicSettings
 
 _ROOT = Path(__file__).parents[2]
@@ -213,9 +214,7 @@ async def _cluster(kind: str) -> AsyncIterator[tuple[Any, Clock]]:
                 await clock.sleep(0.1)
         yield application, clock
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await ended(*running)
 
 
 @click.command()

@@ -25,6 +25,7 @@ from shared.processing.delays import build_delayed
 from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
+from shared.tasks import ended
 from shared.topics import Topics, TopicSettings
 
 pytestmark = pytest.mark.kafka
@@ -93,8 +94,7 @@ async def test_records_arrive_when_due_across_a_hand_over(stage: Stage) -> None:
     due = {f"m{number}".encode(): now + number * 0.2 for number in range(20)}
     await stage.put(due, now)
     await CLOCK.sleep(2.0)
-    first.cancel()
-    await asyncio.wait({first})
+    await ended(first)
     second = stage.delay(stop)
     arrived = await stage.arrivals(len(due) + 1)
     stop.set()

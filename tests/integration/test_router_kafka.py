@@ -28,6 +28,7 @@ from shared.kafka.port import Message, Producer, TopicPartition
 from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
+from shared.tasks import ended
 from shared.topics import Topics, TopicSettings
 from tests.support.pretended_worker import PretendedWorker
 from tests.support.routing import step
@@ -82,8 +83,7 @@ class Stage:
         for stop, task in self.running:
             stop.set()
             await asyncio.wait({task}, timeout=10.0)
-            task.cancel()
-        await asyncio.gather(*(task for _, task in self.running), return_exceptions=True)
+        await ended(*(task for _, task in self.running))
         admin = await self.log.admin()
         await admin.delete_topics([topic.name for topic in self.topics.all()])
         await admin.close()
@@ -139,8 +139,7 @@ async def test_a_router_that_leaves_and_one_that_dies_lose_nothing(stage: Stage)
     _, second = stage.router("r2")
     await stage.ask(producer, 100, 100)
     await until(lambda: len(done(node)) >= 120, seconds=30.0)
-    second.cancel()
-    await asyncio.wait({second})
+    await ended(second)
     stage.router("r3")
     await until(lambda: len(done(node)) == 200, seconds=40.0)
     await producer.close()

@@ -35,6 +35,7 @@ from shared.kafka.port import Consumer, Message, Producer, TopicPartition
 from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
+from shared.tasks import ended
 from shared.topics import Topics, TopicSettings
 from tests.support.simulated_node import STEADY, http_node
 
@@ -119,8 +120,7 @@ async def cluster(kafka: str) -> AsyncIterator[Cluster]:
     made = Cluster(topics, log, await log.producer(client_id="worker-test"), consumer)
     reading = asyncio.create_task(made.read())
     yield made
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    await ended(reading)
     await consumer.close()
     await made.producer.close()
     admin = await log.admin()

@@ -21,6 +21,7 @@ from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from shared.contracts.failure import FailureKind
 from shared.contracts.step import Step
 from shared.contracts.tasks import Action, ModelTask
+from shared.tasks import ended
 
 pytestmark = [pytest.mark.ollama, pytest.mark.alone]
 
@@ -108,9 +109,7 @@ async def test_a_cancelled_call_frees_its_slot(backend: OllamaBackend) -> None:
     endless = chat(options=Options(max_tokens=1_000_000))
     tasks = [asyncio.create_task(complete(backend, endless, "tiny")) for _ in range(4)]
     await asyncio.wait(tasks, timeout=0.5)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await ended(*tasks)
     async with asyncio.timeout(20):
         await complete(backend, chat(options=Options(max_tokens=2)), "tiny")
 

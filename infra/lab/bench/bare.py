@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from infra.lab.bench.http_client import Caller, ConnectionLost
 from shared.clock import SystemClock
+from shared.tasks import ended
 
 TOPICS = {"jobs": 6, "steps": 6, "work": 6, "outcomes": 6, "replies": 1, "results": 6}
 """Name to partitions; the same counts as tutti's own."""
@@ -248,7 +249,7 @@ async def serve_front(servers: str, prefix: str, port: int) -> None:
     reading = asyncio.create_task(front.read_replies())
     config = uvicorn.Config(front, port=port, loop="none", lifespan="off", ws="none", log_level="critical", access_log=False)
     await uvicorn.Server(config).serve()
-    reading.cancel()
+    await ended(reading)
 
 
 def main(arguments: list[str]) -> None:

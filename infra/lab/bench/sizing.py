@@ -8,7 +8,6 @@ A choice is timed in this process, by the code that planners and routers use.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from random import Random
 from time import process_time
 
@@ -30,6 +29,7 @@ from shared.placement.demand import demand_of
 from shared.placement.filters import NodeView, Unplaceable, candidates
 from shared.placement.ledger import NodeCredit
 from shared.placement.policies.port import Moment
+from shared.tasks import ended
 from shared.topics import Topics
 
 CREDITS_SECONDS = 1.0
@@ -110,9 +110,7 @@ async def _used(cluster: LocalCluster, count: int, settle: float, seconds: float
     used, since = cpu_since(cluster.pids()), clock.monotonic()
     await clock.sleep(seconds)
     found, took = used(), clock.monotonic() - since
-    telling.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await telling
+    await ended(telling)
     return {name: MS * value / took for name, value in found.items()}
 
 

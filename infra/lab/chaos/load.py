@@ -18,6 +18,7 @@ from shared.contracts import headers
 from shared.errors import ConsumerGaveUp, LogError
 from shared.kafka.port import Log, Message, Producer, Record, TopicPartition
 from shared.processing.tail import Tail
+from shared.tasks import ended
 from shared.topics import Topics
 
 TICK_SECONDS = 0.05
@@ -119,8 +120,7 @@ class Load:
                 while self._sends and self._failed is None:
                     await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in self._sends:
-                task.cancel()
+            await ended(*self._sends)
             await producer.close()
         if self._failed is not None:
             raise self._failed

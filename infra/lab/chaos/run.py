@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from random import Random
@@ -187,18 +187,14 @@ class Run:
         homes = [TopicPartition(topics.job_events, home) for home in range(topics.settings.home_partitions)]
         consumer, admin = await log.consumer(client_id="chaos-recount"), await log.admin()
         try:
-            least, since = inf, self._clock.monotonic()
-            while True:
+
+            async def behind() -> int:
                 read = await admin.group_offsets(group_of("sink", topics.settings.prefix))
                 ends = await consumer.end_offsets(homes)
-                behind = sum(end - read.get(home, 0) for home, end in ends.items())
-                if not behind:
-                    break
-                if behind < least:
-                    least, since = behind, self._clock.monotonic()
-                if self._clock.monotonic() - since > STALL_SECONDS:
-                    return [f"{behind} events were not counted, nor any of them in {STALL_SECONDS:.0f} s"]
-                await self._clock.sleep(_SUPERVISE_SECONDS)
+                return sum(end - read.get(home, 0) for home, end in ends.items())
+
+            if left := await self._until_still(behind, _SUPERVISE_SECONDS):
+                return [f"{left} events were not counted, nor any of them in {STALL_SECONDS:.0f} s"]
         finally:
             await consumer.close()
             await admin.close()
@@ -241,10 +237,10 @@ class Run:
         give_up = over + PATIENCE_SECONDS
         while in_flight & self._ledger.open and self._clock.monotonic() < give_up:
             await self._clock.sleep(_LOOK_SECONDS)
-        ended = None if in_flight & self._ledger.open else self._clock.monotonic()
+        end = None if in_flight & self._ledger.open else self._clock.monotonic()
         await self._clock.sleep(over + self._options.durations.watch - self._clock.monotonic())
-        self._struck.append(Struck(fault, at, over, self._clock.monotonic(), ended))
-        state = "not all ended" if ended is None else f"ended after {ended - at:.1f} s"
+        self._struck.append(Struck(fault, at, over, self._clock.monotonic(), end))
+        state = "not all ended" if end is None else f"ended after {end - at:.1f} s"
         closed = self._ledger.count - len(self._ledger.open)
         self._say(f"{fault}: {len(in_flight)} in flight, {state}; {closed} of {self._ledger.count} jobs ended")
 
@@ -254,11 +250,19 @@ class Run:
             await asyncio.to_thread(self._stage.supervise)
 
     async def _drain(self) -> None:
-        left, since = len(self._ledger.open), self._clock.monotonic()
-        while self._ledger.open and self._clock.monotonic() - since < STALL_SECONDS:
-            await self._clock.sleep(_LOOK_SECONDS)
-            if len(self._ledger.open) < left:
-                left, since = len(self._ledger.open), self._clock.monotonic()
+        async def unanswered() -> int:
+            return len(self._ledger.open)
+
+        await self._until_still(unanswered, _LOOK_SECONDS)
+
+    async def _until_still(self, left: Callable[[], Awaitable[int]], every: float) -> int:
+        """What is left when it is none, or has become no less for `STALL_SECONDS`; looked at so often."""
+        least, since = inf, self._clock.monotonic()
+        while (now := await left()) and self._clock.monotonic() - since < STALL_SECONDS:
+            if now < least:
+                least, since = now, self._clock.monotonic()
+            await self._clock.sleep(every)
+        return now
 
 
 async def _unless_broken(course: Coroutine[Any, Any, None], *background: asyncio.Task[None]) -> None:
@@ -271,4 +275,4 @@ async def _unless_broken(course: Coroutine[Any, Any, None], *background: asyncio
                 task.result()
         await running
     finally:
-        running.cancel()
+        await ended(running)

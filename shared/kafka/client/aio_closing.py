@@ -81,26 +81,18 @@ async def give_up(stop: Callable[[], Coroutine[Any, Any, None]], client: AIOKafk
 
 
 async def _give_up(stop: Callable[[], Coroutine[Any, Any, None]], client: AIOKafkaClient, what: str) -> None:
-    stopping = asyncio.create_task(stop())
-    try:
-        in_time, _ = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
-        await ended(stopping)
-        error = None if stopping.cancelled() else stopping.exception()
-        if error is not None or not in_time:
-            log.warning("stop_failed", what=what, error=repr(error or TimeoutError()))
-    finally:
-        await close_client(client)
+    await _in_time(stop(), what)
+    await _in_time(client.close(), f"{what}'s client")
 
 
-async def close_client(client: AIOKafkaClient) -> None:
-    """Close the client of a consumer or producer that is given up either way.
-
-    In an outage it may still be writing to a connection that has just been closed: uvloop raises RuntimeError there.
-    """
-    try:
-        await unless_cancelled(client.close())
-    except Exception as error:
-        log.warning("client_close_failed", error=repr(error))
+async def _in_time(stopping: Coroutine[Any, Any, None], what: str) -> None:
+    """In an outage a client may still be writing to a connection that has just been closed: uvloop raises RuntimeError there."""
+    task = asyncio.create_task(stopping)
+    in_time, _ = await asyncio.wait({task}, timeout=STOP_SECONDS)
+    await ended(task)
+    error = None if task.cancelled() else task.exception()
+    if error is not None or not in_time:
+        log.warning("stop_failed", what=what, error=repr(error or TimeoutError()))
 
 
 async def unless_cancelled(closing: Awaitable[None]) -> bool:
