@@ -304,12 +304,13 @@ class Topics:
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
-        self.callbacks, self.critiques = prefix + "callbacks", prefix + "critiques"
+        self.callbacks, self.critiques, self.files = prefix + "callbacks", prefix + "critiques", prefix + "files"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
-        self.files = prefix + "files"
         self.lookups, self.fills, self.data_keys = prefix + "cache.lookups", prefix + "cache.fills", prefix + "data-keys"
+        made = ((family, name, capability) for family in FAMILIES for name, capability in self._names(family.pattern))
+        self._all = tuple(Topic(prefix + name, self._count(family, capability), family) for family, name, capability in made)
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]
@@ -345,18 +346,17 @@ class Topics:
 
     def steps_partitions(self, capability: str) -> int:
         """Of each of its topics."""
-        s = self.settings
-        return s.steps_partitions if capability in ("chat", "embed") else s.agent_steps_partitions
+        return self.settings.steps_partitions if capability in ("chat", "embed") else self.settings.agent_steps_partitions
 
     def partitions(self, count: Literal["home", "work", "replies", "one", "other"]) -> int:
         return 1 if count == "one" else int(getattr(self.settings, f"{count}_partitions"))
 
-    def all(self) -> Iterator[Topic]:
+    def all(self) -> tuple[Topic, ...]:
         """Every topic of the cluster, in the registry's order."""
-        for family in FAMILIES:
-            for name, capability in self._names(family.pattern):
-                count = self.steps_partitions(capability) if family.count == "steps" else self.partitions(family.count)
-                yield Topic(self.settings.prefix + name, count, family)
+        return self._all
+
+    def _count(self, family: Family, capability: str) -> int:
+        return self.steps_partitions(capability) if family.count == "steps" else self.partitions(family.count)
 
     def seen(self, there: Mapping[str, int], now: float) -> None:
         """The cluster was looked at: topic → its partitions. `now`: monotonic seconds."""

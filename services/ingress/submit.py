@@ -143,10 +143,11 @@ class Submitter:
         `digest`: of the request, for a job whose id may come again.
         """
         check_inline_size(len(record.value))
+        home = self.home_of(job)
         headers = envelope(record.type, trace or tracing.new(self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
-            headers += _READS_EVENTS if self._established(self.home_of(job)) else ()
+            headers += _READS_EVENTS if self._established(home) else ()
         if ids.is_reserved(job):
             # No caller may give such an id, so it was made here; a planner takes it only from who says so.
             headers += (_MADE_BY_KEY if may_come_again(job) else _MADE_BY_INGRESS,)
@@ -154,8 +155,7 @@ class Submitter:
             headers += ((REQUEST_DIGEST, digest.encode()),)
         if record.key is not None:
             headers += ((KEY_NAME, record.key.encode()),)
-        topic, home = self._topic_of[priority_class], self.home_of(job)
-        self._outbox.offer(Message(topic, record.value, job.encode(), home, headers, record.job.tenant), fate)
+        self._outbox.offer(Message(self._topic_of[priority_class], record.value, job.encode(), home, headers, record.job.tenant), fate)
 
     def expire(self, now: float | None = None) -> None:
         """Give up what Kafka has not taken in time, by now or by then."""

@@ -127,7 +127,7 @@ class TopicWatch:
 
     def __init__(self, log_: Log, topics: Topics, clock: Clock, news: Sequence[TopicNews]) -> None:
         self._log, self._topics, self._clock, self._news = log_, topics, clock, news
-        self._all = list(topics.all())
+        self._all = topics.all()
         self._looks = 0
         self._said: set[str] = set()
 

@@ -78,6 +78,7 @@ class History:
         self._log, self._topics, self._eyes = log, topics, eyes
         self._reader = JobReader(log.id, topics)
         self.given: dict[tuple[TopicPartition, int], Given] = {}
+        self._jobs: dict[str, list[Given]] = {}
         self.events: dict[int, list[Written]] = defaultdict(list)
         self.results: dict[str, list[Written]] = defaultdict(list)
         """job → every different value, in order."""
@@ -141,11 +142,13 @@ class History:
 
     def jobs(self) -> dict[str, list[Given]]:
         """id → the records that give this job."""
-        found: dict[str, list[Given]] = defaultdict(list)
-        for given in self.given.values():
-            if given.job is not None:
-                found[given.job.id].append(given)
-        return found
+        if not self._jobs:  # asked for each time it is looked whether all have ended, and new ones are rare by then
+            found = defaultdict(list)
+            for given in self.given.values():
+                if given.job is not None:
+                    found[given.job.id].append(given)
+            self._jobs = found
+        return self._jobs
 
     def valid(self, home: int) -> list[Written]:
         """The facts that count, by the definition of ARCHITECTURE, planner protocol, written here once more on purpose."""
@@ -237,6 +240,7 @@ class History:
             read = None
         job = read if isinstance(read, JobInput) else None
         cancelled = read.job if isinstance(read, CancelRequested) else None
+        self._jobs = {}
         self.given[where, record.offset] = Given(where, record.offset, now, job, cancelled is not None, cancelled)
         self.forwarded[record.value or b""].append(Written(where, record.offset, now, job))
         lay = headers.Envelope(record.headers).forwarded_from()

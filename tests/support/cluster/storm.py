@@ -247,7 +247,7 @@ class Storm:
         self._note("the brokers are back")
 
     async def _refuse(self) -> None:
-        topic = self._random.choice(list(self._world.topics.all())).name
+        topic = self._random.choice(self._world.topics.all()).name
         seconds = self._random.choice((0.0, SEND_SECONDS))
         self.sends_hang |= seconds > 0
         self._world.log.faults.away[topic] = seconds
