@@ -1,11 +1,42 @@
-"""The end of tasks that somebody else runs."""
+"""Tasks that nobody awaits before their end, and their end."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from shared.telemetry import logs
+
+T = TypeVar("T")
+
+log = logs.get(__name__)
 
 _AGAIN_SECONDS = 1.0
+
+
+def beside(running: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+    """Runs until it is cancelled (`ended`). Should it fail, the log says so at once."""
+
+    def told(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.failure("task_failed", error, what=what)
+
+    task = asyncio.create_task(running)
+    task.add_done_callback(told)
+    return task
+
+
+async def in_time(call: Coroutine[Any, Any, T], seconds: float) -> T:
+    """What it gives. Raises TimeoutError when it takes longer: then it has ended, as `wait_for` cannot promise of aiokafka's calls."""
+    task = asyncio.create_task(call)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        await ended(task)
+    if task.cancelled():
+        raise TimeoutError
+    return task.result()
 
 
 async def ended(*tasks: asyncio.Task[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -22,6 +22,7 @@ from shared.processing.acts import told
 from shared.processing.tail import stretches
 from shared.sealing.sealed_log import sealed
 from shared.settings import ClusterSettings
+from shared.tasks import in_time
 from shared.topics import Topics
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ class Cluster:
     clock: Clock
     random: Random
 
-    async def connected(self, call: Awaitable[T]) -> T:
+    async def connected(self, call: Coroutine[Any, Any, T]) -> T:
         """The result of `call`, or exit code 3 when Kafka does not answer in time."""
         try:
-            return await asyncio.wait_for(call, CONNECT_SECONDS)
+            return await in_time(call, CONNECT_SECONDS)
         except TimeoutError:
             reason = self.log.trouble or f"Kafka at {self.settings.kafka_servers} does not answer"
             raise CommandExit(Exit.UNREACHABLE, reason) from None

@@ -61,6 +61,8 @@ class OutcomeWriter:
 
 
 AttemptKey = tuple[StepId, int]
+AGAIN_SECONDS = 5.0
+"""A call that is cancelled may take so long to leave; then it is cancelled again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +101,7 @@ class Attempt:
     released: str | None = None
     """Why the attempt is given back; no outcome is counted then."""
     stopped_at: float | None = None
+    cancelled_at: float | None = None
     told: OutboxEntry | None = None
     """Its claim, for which its outcome may be sent instead."""
     task: asyncio.Task[Any] | None = field(default=None, repr=False)
@@ -111,6 +114,17 @@ class Attempt:
     @property
     def key(self) -> AttemptKey:
         return (self.step.id, self.step.attempt)
+
+    def cancel(self, now: float) -> None:
+        """It runs, and is to end."""
+        assert self.task is not None
+        self.cancelled_at = now
+        self.task.cancel()
+
+    def insist(self, now: float) -> None:
+        """A cancellation may get lost in a library (0070), and the slot with it."""
+        if self.cancelled_at is not None and now - self.cancelled_at >= AGAIN_SECONDS:
+            self.cancel(now)
 
 
 def claimed(attempt: Attempt, node: NodeId, mailbox: int) -> StepClaimed:

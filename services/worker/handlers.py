@@ -291,7 +291,7 @@ class AttemptManager:
             self._end_waiting(attempt, failure)
         elif attempt.task is not None and attempt.stop is None:
             attempt.stop, attempt.stopped_at = failure, self._clock.monotonic()
-            attempt.task.cancel()
+            attempt.cancel(attempt.stopped_at)
 
     def release_running(self, reason: str) -> None:
         """Give back what still runs: its streams are closed, no attempt is counted."""
@@ -301,7 +301,7 @@ class AttemptManager:
         for attempt in attempts:
             if attempt.task is not None and attempt.stop is None:
                 attempt.released = reason
-                attempt.task.cancel()
+                attempt.cancel(self._clock.monotonic())
 
     def sweep(self) -> None:
         """Stop what has taken too long, and what waits beyond its deadline; end a pause."""
@@ -312,6 +312,7 @@ class AttemptManager:
         if self.chores.news():
             self._news()
         for attempt in self.leases:
+            attempt.insist(now)
             try:
                 failure = silent(attempt, now) if attempt.step.task else overdue(attempt, self._timeouts, now)
             except Exception as error:

@@ -19,7 +19,7 @@ from shared.kafka.port import Log, Message, Producer, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import ASKED_WAIT_MS, Tail
 from shared.sealing.cipher import Cipher, ClusterKeys, new_key
-from shared.tasks import ended
+from shared.tasks import beside, ended
 from shared.telemetry import logs
 from shared.topics import DAY_MS, Topics
 
@@ -88,7 +88,7 @@ class KeyRing:
     async def ready(self) -> None:
         """Return when all data keys are read and open."""
         if self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
+            self._running = beside(self._run(), "data keys")
         await self._tail.read_to()
         while self._locked:
             await self._clock.sleep(_AGAIN_SECONDS)

@@ -31,7 +31,7 @@ from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
 from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life, Word
-from shared.tasks import ended
+from shared.tasks import beside, ended
 from shared.telemetry import logs
 from shared.tls import Pair, server_context, watch
 from shared.topics import Topics
@@ -164,7 +164,7 @@ class _Process:
         for member in members:
             host, port, *_ = member.socket.getsockname()
             log.info("listening", service=member.life.service.name, host=host, port=port)
-        watching = [asyncio.create_task(topics.run()), asyncio.create_task(watch(self._pairs, environment.clock))]
+        watching = [beside(topics.run(), "topics"), beside(watch(self._pairs, environment.clock), "certificates")]
         await self._stopping.wait()
         log.info("stopping")
         await asyncio.gather(*(member.wind_down() for member in members))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from shared.contracts.credits import CREDITS, Credits
 from shared.errors import ConfigurationError, Conflict, LogError, LogUnavailable
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.provision import check_counts
+from shared.tasks import in_time
 from shared.topics import Topics
 
 CONNECT_SECONDS = 10.0
@@ -34,9 +35,9 @@ async def check(log: Log, topics: Topics, servers: str, node: NodeId) -> None:
         raise LogUnavailable(log.trouble or f"Kafka at {servers}: {error.message}") from error
 
 
-async def _in_time(call: Awaitable[T]) -> T:
+async def _in_time(call: Coroutine[Any, Any, T]) -> T:
     try:
-        return await asyncio.wait_for(call, CONNECT_SECONDS)
+        return await in_time(call, CONNECT_SECONDS)
     except TimeoutError:
         raise LogUnavailable("it does not answer; is it reachable from this machine, by this address?") from None
 

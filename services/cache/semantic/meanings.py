@@ -30,6 +30,7 @@ from shared.processing.outbox import Outbox
 from shared.processing.tries import Tries
 from shared.service import Environment
 from shared.service.asking import Asking
+from shared.tasks import ended
 from shared.telemetry import metrics
 from shared.validators.questions.terms import LONGEST
 from shared.validators.questions.threshold import ALIKE, Label, alike, chance_to_ask, kept
@@ -80,11 +81,12 @@ class Meanings:
 
     async def run(self) -> None:
         """What it does beside, for ever."""
-        await asyncio.gather(self._embedder.run(), self._learn_forever())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._embedder.run())
+            group.create_task(self._learn_forever())
 
     async def close(self) -> None:
-        for task in list(self._under_way.values()):
-            task.cancel()
+        await ended(*self._under_way.values())
         await self._embedder.close()
         await self._vectors.close()
 

@@ -31,6 +31,7 @@ from shared.scheduling.retry import RetryPolicy
 from shared.service import Environment
 from shared.service.processor import Processor
 from shared.services import group_of
+from shared.tasks import ended
 from shared.telemetry import logs, metrics
 from shared.tls import client_context
 from shared.topics import partition_of
@@ -117,8 +118,7 @@ class Deliveries:
                         self._begin()
                 await within(_LOOK_SECONDS, self._wake.wait())
         finally:
-            for send in self._sends:
-                send.cancel()
+            await ended(*self._sends)
             if self.post is not None:
                 await self.post.close()
 

@@ -137,7 +137,9 @@ class EventsReader:
                 self._remembered = await self.store.positions()
             except StoreAway:
                 metrics.STATUS_STORE_ERRORS.inc()
-        await asyncio.gather(self.tail.run(), self._tell_by_results())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.tail.run())
+            group.create_task(self._tell_by_results())
 
     async def _tell_by_results(self) -> None:
         """Who waited while events were missed may have been told by one of them, or by one that is not known to be valid: his job's result

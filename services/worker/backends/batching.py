@@ -72,13 +72,15 @@ class BatchingBackend(Around):
         return self._embed(call) if call.step.operation is Operation.EMBED else self._inner.call(call)
 
     async def _embed(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
-        batch, number = self._join(call)
+        key = (call.model, call.step.options)
+        batch, number = self._join(key, call)
         assert batch.task is not None
         try:
             shared = await asyncio.shield(batch.task)
         except asyncio.CancelledError:
             batch.left += 1
             if batch.left == len(batch.calls):
+                self._close(key, batch)
                 batch.task.cancel()
             raise
         except ModelCallFailed as error:
@@ -90,8 +92,8 @@ class BatchingBackend(Around):
             return
         yield shared[number]
 
-    def _join(self, call: ModelCall) -> tuple[_Batch, int]:
-        key, texts, characters = (call.model, call.step.options), len(call.step.texts), sum(map(len, call.step.texts))
+    def _join(self, key: tuple[str, Options], call: ModelCall) -> tuple[_Batch, int]:
+        texts, characters = len(call.step.texts), sum(map(len, call.step.texts))
         batch = self._open.get(key)
         most = self._bound(call.model).characters
         if batch is None or batch.texts + texts > self._most_texts or batch.characters + characters > most:
@@ -111,10 +113,14 @@ class BatchingBackend(Around):
         try:
             await self._clock.sleep(self._delay)
         finally:
-            if self._open.get(key) is batch:
-                del self._open[key]
+            self._close(key, batch)
         async with self._slots:
             return await self._shared(batch)
+
+    def _close(self, key: tuple[str, Options], batch: _Batch) -> None:
+        """Nobody joins it any more."""
+        if self._open.get(key) is batch:
+            del self._open[key]
 
     async def _shared(self, batch: _Batch) -> list[Completion]:
         first = batch.calls[0]

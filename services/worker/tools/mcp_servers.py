@@ -90,6 +90,8 @@ class McpSession:
         self._name, self._server, self._seconds = name, server, seconds
         self._client: asyncio.Future[Client] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        """With those that are leaving a broken one."""
         self._over = asyncio.Event()
 
     async def client(self) -> Client:
@@ -97,6 +99,8 @@ class McpSession:
         if self._task is None or self._task.done() or self._over.is_set():
             self._client, self._over = asyncio.get_running_loop().create_future(), asyncio.Event()
             self._task = asyncio.create_task(self._live(self._client, self._over))
+            self._tasks.add(self._task)
+            self._task.add_done_callback(self._tasks.discard)
         assert self._client is not None, "it is there with its task"
         try:
             return await asyncio.shield(self._client)
@@ -107,14 +111,17 @@ class McpSession:
 
     async def _live(self, begun: asyncio.Future[Client], over: asyncio.Event) -> None:
         """The whole life in one task: the client's scopes are left by who entered them."""
+        why: Exception = ConnectionError("the session was ended before it began")
         try:
             async with connected(self._server, self._seconds) as client:
                 begun.set_result(client)
                 await over.wait()
         except Exception as error:
             log.warning("mcp_session_ended", server=self._name, error=type(error).__name__)
+            why = error
+        finally:
             if not begun.done():
-                begun.set_exception(error)
+                begun.set_exception(why)
                 begun.exception()  # it is told to who waits; where nobody does, that is no defect
 
     def broken(self) -> None:
@@ -124,9 +131,9 @@ class McpSession:
     async def close(self) -> None:
         """Ends the session, and the program where it is one."""
         self._over.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
-            await ended(self._task)
+        if tasks := tuple(self._tasks):
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            await ended(*tasks)
 
 
 class McpCall:

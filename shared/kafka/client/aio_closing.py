@@ -17,7 +17,7 @@ from aiokafka.errors import ProducerClosed
 
 from shared.clock import Clock
 from shared.kafka.settings import STOP_SECONDS
-from shared.tasks import ended
+from shared.tasks import in_time
 from shared.telemetry import logs
 
 EVERY_SECONDS = 30.0
@@ -81,18 +81,16 @@ async def give_up(stop: Callable[[], Coroutine[Any, Any, None]], client: AIOKafk
 
 
 async def _give_up(stop: Callable[[], Coroutine[Any, Any, None]], client: AIOKafkaClient, what: str) -> None:
-    await _in_time(stop(), what)
-    await _in_time(client.close(), f"{what}'s client")
+    await _stopped(stop(), what)
+    await _stopped(client.close(), f"{what}'s client")
 
 
-async def _in_time(stopping: Coroutine[Any, Any, None], what: str) -> None:
+async def _stopped(stopping: Coroutine[Any, Any, None], what: str) -> None:
     """In an outage a client may still be writing to a connection that has just been closed: uvloop raises RuntimeError there."""
-    task = asyncio.create_task(stopping)
-    in_time, _ = await asyncio.wait({task}, timeout=STOP_SECONDS)
-    await ended(task)
-    error = None if task.cancelled() else task.exception()
-    if error is not None or not in_time:
-        log.warning("stop_failed", what=what, error=repr(error or TimeoutError()))
+    try:
+        await in_time(unless_cancelled(stopping), STOP_SECONDS)
+    except Exception as error:
+        log.warning("stop_failed", what=what, error=repr(error))
 
 
 async def unless_cancelled(closing: Awaitable[None]) -> bool:

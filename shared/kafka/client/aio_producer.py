@@ -22,6 +22,7 @@ from shared.kafka.client.watchdog import Hearing
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.kafka.settings import REQUEST_SECONDS, WINDOW_BYTES, WINDOW_RECORDS
 from shared.kafka.sizes import check_batch, check_record
+from shared.tasks import ended
 from shared.telemetry import logs
 from shared.topics import partition_of
 
@@ -95,8 +96,7 @@ class AioProducer:
         tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=REQUEST_SECONDS)
-        for task in tasks:
-            task.cancel()
+        await ended(*tasks)
         session, self._session = self._session, None
         if session is not None:
             await stop_producer(session)
@@ -235,7 +235,7 @@ async def start_producer(session: AIOKafkaProducer) -> None:
                 raise SendFailed("the client's sender has ended")
         starting.result()
     finally:
-        starting.cancel()
+        await ended(starting)
 
 
 async def _require(session: AIOKafkaProducer, tp: TopicPartition) -> None:

@@ -17,7 +17,7 @@ from shared.errors import ConsumerGaveUp, LogError
 from shared.kafka.client.watchdog import Sight, Watchdog, WatchdogLimits
 from shared.kafka.port import Consumer, ConsumerOptions, Log, MissedRecords, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
-from shared.tasks import ended
+from shared.tasks import beside, ended
 
 
 class _Open(Protocol):
@@ -135,7 +135,7 @@ class _WatchedConsumer:
 
     def _start_watch(self) -> None:
         if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._keep_looking())
+            self._watch = beside(self._keep_looking(), "watchdog")
 
     async def _keep_looking(self) -> None:
         probe: Consumer | None = None

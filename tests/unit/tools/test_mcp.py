@@ -14,9 +14,11 @@ import pytest
 import uvicorn
 
 from services.worker.backends.base import ModelCallFailed
+from services.worker.tools import mcp_servers
 from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import McpServer, McpTool
 from services.worker.tools.mcp_servers import McpCall, McpSession, content_text, listed
+from shared.clock import LoopClock
 from shared.contracts.failure import FailureKind as K
 from tests.support import mcp_server
 from tests.support.ingress_world import until
@@ -124,6 +126,36 @@ async def test_a_call_that_is_left_leaves_the_session_as_it_is(tmp_path: Path) -
         (ended,) = await asyncio.gather(left, return_exceptions=True)
         assert isinstance(ended, BaseException)
         assert await call(at, "add", a=1, b=1) == "2"
+
+
+async def test_a_session_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that broke and is still being left when the next begins, nor one that never answered: who waits for it is told."""
+    here: list[McpServer] = []
+
+    @asynccontextmanager
+    async def connected(server: McpServer, _: float) -> AsyncIterator[str]:
+        here.append(server)
+        try:
+            if len(here) == 3:
+                await asyncio.Event().wait()
+            yield "client"
+        finally:
+            await LoopClock().sleep(0.05)
+            here.remove(server)
+
+    monkeypatch.setattr(mcp_servers, "connected", connected)
+    monkeypatch.setattr(mcp_servers, "CLOSE_SECONDS", 0.2)
+    at = McpSession("strange", stdio(), 20.0)
+    for _ in range(2):
+        assert await at.client()
+        at.broken()
+    waiting = asyncio.create_task(at.client())
+    await LoopClock().sleep(0)
+    await LoopClock().sleep(0)
+    assert len(here) == 3
+    await at.close()
+    assert here == []
+    assert (await failure(waiting)).kind is K.NODE_UNREACHABLE
 
 
 def test_of_what_is_no_text_its_kind_is_told() -> None:

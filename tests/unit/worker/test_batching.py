@@ -130,6 +130,20 @@ def test_a_cancelled_step_leaves_the_others_their_call_and_the_last_one_ends_it(
     virtual_loop.run(scenario())
 
 
+def test_who_comes_as_the_last_one_gives_up_begins_another_call() -> None:
+    """In the same turn of the loop: nobody has cancelled him."""
+
+    async def scenario() -> None:
+        backend = batching(Embedder())
+        left = asyncio.create_task(ask(backend, embed(1, "a")))
+        await LoopClock().sleep(0.001)
+        left.cancel()
+        came = asyncio.create_task(ask(backend, embed(2, "bb")))
+        assert (await came).answer.embeddings == ((2.0,),)
+
+    virtual_loop.run(scenario())
+
+
 def test_what_waits_for_the_one_slot_rides_along() -> None:
     """A node with one slot: while a call runs others gather, and go together in the next one."""
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
 import pytest
 
+from services.worker.backends.base import Completion, Delta, ModelCall
 from shared.contracts import headers
 from shared.contracts.control import Drain
 from shared.contracts.failure import FailureKind
@@ -33,6 +38,28 @@ def test_a_stop_closes_the_stream_within_100_ms() -> None:
             assert failed.failure.kind is FailureKind.CANCELLED
             assert failed.usage.completion_tokens == 5
             assert backend.calls[-1].step.job == "j2", "the slot went to the next step"
+
+    play(scenario)
+
+
+def test_a_stop_that_gets_lost_in_a_library_is_said_again() -> None:
+    """0070: the slot is not gone until the model ends."""
+
+    class Deaf(ScriptedBackend):
+        async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            async for piece in super().call(call):
+                yield piece
+
+    async def scenario(world: World) -> None:
+        async with world.worker(Deaf(LONG), slots=1):
+            world.route(step(1))
+            await world.clock.sleep(1.0)
+            world.stop_step(step(1))
+            await world.until(lambda: bool(world.outcomes(StepFailed)), seconds=6.0)
+            [failed] = world.outcomes(StepFailed)
+            assert failed.failure.kind is FailureKind.CANCELLED
 
     play(scenario)
 
