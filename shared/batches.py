@@ -5,11 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
+from shared.contracts.base import DAY_SECONDS
 from shared.contracts.batch import BatchIndex
 from shared.contracts.blob import BlobRef
+from shared.topics import BLOB_DAYS
 
-KEPT_SECONDS = 13 * 86_400.0
-"""Of a batch, from its acceptance on, and of its files: their blobs lie for fourteen days."""
+KEPT_SECONDS = (BLOB_DAYS - 1) * DAY_SECONDS
+"""Of a batch, from its acceptance on, and of its files: a day less than their blobs lie."""
 BLOCK_BYTES = 512 * 1024
 """From so many on a block is closed; each is in memory whole where it is written or read."""
 BLOCK_ROWS = 1_024

@@ -11,6 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+LOOP_EPOCH = 1_700_000_000.0
+"""Where wall time begins on a clock that is not the machine's."""
+
 
 class Clock(Protocol):
     """Time as seen by one process."""
@@ -44,7 +47,7 @@ class SystemClock:
 class LoopClock:
     """Reads the running event loop's time: real on a real loop, virtual on a virtual one. `skew_seconds` shifts wall time only."""
 
-    def __init__(self, *, epoch: float = 1_700_000_000.0, skew_seconds: float = 0.0) -> None:
+    def __init__(self, *, epoch: float = LOOP_EPOCH, skew_seconds: float = 0.0) -> None:
         self._epoch = epoch + skew_seconds
 
     def monotonic(self) -> float:
@@ -60,7 +63,7 @@ class LoopClock:
 class ManualClock:
     """Stands still until told. For unit tests of policies."""
 
-    def __init__(self, start: float = 1_700_000_000.0) -> None:
+    def __init__(self, start: float = LOOP_EPOCH) -> None:
         self._now = start
 
     def monotonic(self) -> float:

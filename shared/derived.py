@@ -7,14 +7,12 @@ from hashlib import blake2b
 from shared.contracts.base import StepId
 from shared.contracts.headers import Origin
 from shared.contracts.ids import home_of
-from shared.murmur import Endings
+from shared.murmur import Spelling
 
 _SEPARATOR = b"\x1f"
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _BOUT = 64
-_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-"""RFC 4648 base 32, two characters at a time: `base64.b32encode` takes ten times as long."""
-_ENDINGS = Endings([_PAIRS[7 * number & 1023] + pair for number, pair in enumerate(_PAIRS)])
+_RFC_4648 = Spelling("abcdefghijklmnopqrstuvwxyz234567")
+"""Base 32; `base64.b32encode` takes ten times as long."""
 
 
 def job_id(cluster: str, lies: Origin, homes: int) -> str:
@@ -40,8 +38,7 @@ def line_id(tenant: str, batch: str, number: int, homes: int) -> str:
 def derived(prefix: str, text: str, home: int, homes: int) -> str:
     """An id of 26 characters after the prefix (of two): 110 bits of the text's hash, and an ending by which this is its home."""
     number = int.from_bytes(blake2b(text.encode(), digest_size=15).digest())
-    head = prefix + "".join([_PAIRS[number >> shift & 1023] for shift in range(110, 9, -10)])
-    return _ENDINGS.complete(head, number & 1023, home, homes)
+    return _RFC_4648.spell(prefix, number, home, homes)
 
 
 def step_id(job: str, pattern: str, version: int, path: str, rendered: bytes) -> StepId:

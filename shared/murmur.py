@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from struct import unpack_from
 
@@ -27,23 +26,26 @@ def place(data: bytes, places: int) -> int:
     return (murmur2(data) & 0x7FFF_FFFF) % places
 
 
-class Endings:
-    """Texts of four characters (ASCII) with which a head is completed so that the whole lies at a wanted place."""
+class Spelling:
+    """Numbers in an alphabet of 32 characters (ASCII), two of them at a time, with such an end that the whole lies at a wanted place."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = [(text, _mixed(int.from_bytes(text.encode(), "little"))) for text in texts]
+    def __init__(self, alphabet: str) -> None:
+        self._pairs = pairs = tuple(a + b for a in alphabet for b in alphabet)
+        endings = [pairs[7 * number & 1023] + pair for number, pair in enumerate(pairs)]
+        self._endings = [(text, _mixed(int.from_bytes(text.encode(), "little"))) for text in endings]
 
-    def complete(self, head: str, start: int, wanted: int, places: int) -> str:
-        """The head with the first ending, from number `start` on, that suits; with the last where none does. 4 us for six places.
-
-        The head's length is a multiple of four.
+    def spell(self, prefix: str, number: int, wanted: int, places: int) -> str:
+        """The prefix, of two characters, and 26 more: 110 bits of the number, without its lowest ten; then of the endings, from the one of
+        these ten on, the first that suits, or the last where none does. That one is found in 4 us for six places.
         """
-        data, texts = head.encode(), self._texts
+        pairs, endings = self._pairs, self._endings
+        head = prefix + "".join([pairs[number >> shift & 1023] for shift in range(110, 9, -10)])
+        data = head.encode()
         hashed = _words(data, _SEED ^ (len(data) + 4)) * _FACTOR
         chosen = ""
-        start %= len(texts)
-        for index in range(start - len(texts), start):  # from `start` on: below zero they count from the end
-            chosen, mixed = texts[index]
+        start = number & 1023
+        for index in range(start - len(endings), start):  # from `start` on: below zero they count from the end
+            chosen, mixed = endings[index]
             end = (hashed ^ mixed) & _MASK  # `_finished`, without a call for each try
             end = (end ^ end >> 13) * _FACTOR & _MASK
             if ((end ^ end >> 15) & 0x7FFF_FFFF) % places == wanted:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import NamedTuple
 
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.contracts.base import Sentence
 from shared.errors import ConfigurationError
 
 _ENTRY = re.compile(r"([a-z_]\w*(?:\.[a-z_]\w*)+):(\d{1,5})", re.ASCII)
@@ -44,12 +46,19 @@ NAMES = tuple(service.name for service in SERVICES)
 PORTS = {service.name: service.port for service in SERVICES}
 
 
+class AddedServices(BaseSettings):
+    """What an operator adds to the list."""
+
+    model_config = SettingsConfigDict(env_prefix="TUTTI_", extra="ignore", frozen=True)
+
+    services: Sentence = ""
+    """Each with its port, `shop.counter:9110` for the package `shop.counter`, separated by commas: `tutti run` and `tutti up` know them."""
+
+
 def listed() -> tuple[ListedService, ...]:
-    """All services of this machine: those above, and what TUTTI_SERVICES adds, `shop.counter:9110` for the package `shop.counter` and its
-    port; several are separated by commas. Raises ConfigurationError.
-    """
+    """All services of this machine: those above, and what TUTTI_SERVICES adds (AddedServices). Raises ConfigurationError."""
     found = {service.name: service for service in SERVICES}
-    for text in filter(None, map(str.strip, os.environ.get("TUTTI_SERVICES", "").split(","))):
+    for text in filter(None, map(str.strip, AddedServices().services.split(","))):
         entry = _ENTRY.fullmatch(text)
         if entry is None:
             raise ConfigurationError(f"TUTTI_SERVICES: {text!r} is no package with a port, as shop.counter:9110")

@@ -32,7 +32,7 @@ SEEN_SECONDS = 30.0
 """Within this time every service has looked at the topics (every 10 s, `shared.processing.topic_news`)."""
 
 BLOB_DAYS = 14
-"""How long a blob lies. What is still needed is written again at half of it."""
+"""How long a blob lies. What is still needed is written again before: a live job's input at half of it, a memory at a quarter."""
 
 DELAY_TIERS: tuple[tuple[str, float], ...] = (
     ("1s", 1.0), ("5s", 5.0), ("30s", 30.0), ("2m", 120.0), ("10m", 600.0), ("1h", 3_600.0), ("6h", 21_600.0), ("1d", 86_400.0),

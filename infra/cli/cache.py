@@ -5,7 +5,6 @@ threshold semantic hits need.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from math import hypot
 from pathlib import Path
@@ -19,7 +18,6 @@ from infra.cli.likeness import LabelledPair, chosen, drawn, level, levels, read_
 from infra.cli.output import AS_JSON, emit_json, emit_table
 from infra.cli.rest import api
 from shared.errors import InvalidInput
-from shared.services import PORTS
 
 _TEXTS = 4
 """Embeddings of one answer that is not too large to stand in its record."""
@@ -126,7 +124,5 @@ def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 async def _ask(method: str, path: str, body: Any = None) -> Any:
-    """TUTTI_CACHE_URL, else this machine's."""
-    base = os.environ.get("TUTTI_CACHE_URL", f"http://127.0.0.1:{PORTS['cache']}").rstrip("/")
-    async with api(base, who="cache", variable="TUTTI_CACHE_URL") as connection:
+    async with api(who="cache") as connection:
         return await connection.call(method, path, body)

@@ -1,4 +1,4 @@
-"""Moments as people give them to commands: a time ago, or an instant."""
+"""Times as people give them to commands: a duration, a time ago, an instant."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import re
 from datetime import datetime
 
 from infra.cli.exits import CommandExit, Exit
+from shared.contracts.base import DAY_SECONDS
 
-_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(s|m|h|d)")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": DAY_SECONDS}
+
+
+def seconds_of(text: str, unit: str = "") -> float | None:
+    """A duration (`30m`, `2h`); None: it is none. `unit`: of a bare number, which else is none."""
+    found = _DURATION.fullmatch(text)
+    seconds = _SECONDS.get(found[2] or unit) if found else None
+    return None if found is None or seconds is None else float(found[1]) * seconds
 
 
 def instant(text: str, now: float) -> float:
     """Seconds since 1970 of a time ago (`30m`, `2h`), or of ISO 8601 with an offset. Raises CommandExit (usage)."""
-    if found := _AGO.fullmatch(text):
-        return now - float(found[1]) * _SECONDS[found[2]]
+    if (ago := seconds_of(text)) is not None:
+        return now - ago
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

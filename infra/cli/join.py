@@ -18,19 +18,18 @@ from infra.native.errors import NativeError
 from infra.native.join import checks, mdns, units, worker
 from infra.native.join.invitation import Invitation, read_token
 from infra.native.join.worker import Joined
-from infra.native.node import ModelNode
+from infra.native.node import CHOICES, ModelNode
 from infra.native.paths import StackHome, locked, writing
 from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
 from shared.clock import SystemClock
+from shared.contracts.base import DAY_SECONDS
 from shared.contracts.node import YIELDS
 from shared.errors import Conflict, InvalidInput, NotFound, TuttiError
 from shared.settings import ClusterSettings, KafkaSettings
 from shared.topics import Topics
 
 READY_SECONDS = 60.0
-_DAY_SECONDS = 86_400.0
-_CHOICES = ("running", "ollama", "embedded", "simulator")
 _home = click.option(
     "--home", type=click.Path(path_type=Path), default=worker.HOME, show_default=True, help="Where the node's settings and logs lie."
 )
@@ -40,7 +39,7 @@ _home = click.option(
 @click.option("--token", envvar="TUTTI_JOIN_TOKEN", help="From `tutti join-token`; `-` reads it from standard input, @FILE from a file.")
 @click.option("--cluster", help="Of several clusters on this network the one of this name.")
 @click.option("--name", default="", help="The node's name; the machine's by default.")
-@click.option("--node", "model_node", type=click.Choice(_CHOICES), default="running", show_default=True, help="Which models it serves.")
+@click.option("--node", "model_node", type=click.Choice(CHOICES), default="running", show_default=True, help="Which models it serves.")
 @click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False), help="Kafka's password, where the token has none.")
 @click.option("--when-idle", type=click.FloatRange(min=0), metavar="MINUTES", help="Work only when nobody has touched it for so long.")
 @click.option("--dedicated", is_flag=True, help="Never yield to the machine's owner; else to programs that need processors or memory.")
@@ -228,7 +227,7 @@ def join_token(name: str, servers: str | None, days: float, username: str, passw
             username=username,
             password=SecretStr(_secret(password_file) if password_file else ""),
             authorities=_authorities(settings),
-            expires_at=SystemClock().wall() + days * _DAY_SECONDS if days else 0.0,
+            expires_at=SystemClock().wall() + days * DAY_SECONDS if days else 0.0,
         )
     except ValidationError:
         raise CommandExit(Exit.USAGE, "a part of the token is too long, or no text") from None

@@ -9,10 +9,8 @@ import click
 from infra.cli.output import AS_JSON, emit_json, emit_table
 from infra.cli.rest import called, part
 from shared.clock import SystemClock
-from shared.contracts.base import CLASSES
-from shared.contracts.keys import Role
-
-_DAY_SECONDS = 86_400
+from shared.contracts.base import CLASSES, DAY_SECONDS
+from shared.contracts.keys import GRACE_SECONDS, Role
 
 
 @click.group()
@@ -54,7 +52,7 @@ def change(name: str, **given: Any) -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--grace-seconds", type=float, default=float(_DAY_SECONDS), show_default=True, help="So long the key of before holds.")
+@click.option("--grace-seconds", type=float, default=GRACE_SECONDS, show_default=True, help="So long the key of before holds.")
 def rotate(name: str, grace_seconds: float) -> None:
     """Make it a new key and print that."""
     click.echo(called("POST", f"/v1/keys/{part(name)}/rotate", {"grace_seconds": grace_seconds})["key"])
@@ -83,4 +81,4 @@ def list_(*, as_json: bool) -> None:
 def _body(given: dict[str, Any]) -> dict[str, Any]:
     days = given.pop("days")
     terms = {name: value for name, value in given.items() if value is not None}
-    return terms if days is None else terms | {"expires_at": SystemClock().wall() + days * _DAY_SECONDS}
+    return terms if days is None else terms | {"expires_at": SystemClock().wall() + days * DAY_SECONDS}

@@ -36,7 +36,7 @@ class LabelledPair(Contract):
     similarity: float | None = Field(default=None, ge=-1, le=1)
 
 
-class Answered(Contract):
+class AnsweredQuestion(Contract):
     """One question and its answer: two with equal answers are the same, others are not."""
 
     model_config = ConfigDict(extra="ignore")
@@ -53,7 +53,7 @@ class Scored(NamedTuple):
     vetoed: bool
 
 
-class Level(NamedTuple):
+class ThresholdEffect(NamedTuple):
     """What a threshold does. `bound`: upper end of the 95 % interval of `false` (Wilson, 1927)."""
 
     threshold: float
@@ -64,7 +64,7 @@ class Level(NamedTuple):
 
 
 def read_pairs(file: Path) -> list[LabelledPair]:
-    """JSON lines, or CSV with a head, of LabelledPair or of Answered. Raises InvalidInput that names the first line that is not valid."""
+    """JSON lines, or CSV with a head, of LabelledPair or of AnsweredQuestion. Raises InvalidInput that names the first invalid line."""
     if file.stat().st_size > MOST_BYTES:
         raise InvalidInput(f"{file.name} has more than {MOST_BYTES} bytes")
     try:
@@ -73,7 +73,7 @@ def read_pairs(file: Path) -> list[LabelledPair]:
         raise InvalidInput(f"{file.name} is not UTF-8 text, from byte {error.start} on") from None
     rows = list(_csv(text) if file.suffix == ".csv" else _json_lines(text))
     pairs = [row for row in rows if isinstance(row, LabelledPair)]
-    answered = [row for row in rows if isinstance(row, Answered)]
+    answered = [row for row in rows if isinstance(row, AnsweredQuestion)]
     if pairs and answered:
         raise InvalidInput("some lines are pairs of questions, others a question and its answer: a file has one kind")
     found = pairs or list(_paired(answered))
@@ -82,13 +82,13 @@ def read_pairs(file: Path) -> list[LabelledPair]:
     return found
 
 
-def _json_lines(text: str) -> Iterator[LabelledPair | Answered]:
+def _json_lines(text: str) -> Iterator[LabelledPair | AnsweredQuestion]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield _row(number, line, None)
 
 
-def _csv(text: str) -> Iterator[LabelledPair | Answered]:
+def _csv(text: str) -> Iterator[LabelledPair | AnsweredQuestion]:
     rows = csv.DictReader(StringIO(text, newline=""), strict=True)
     try:
         for row in rows:
@@ -98,21 +98,21 @@ def _csv(text: str) -> Iterator[LabelledPair | Answered]:
         raise InvalidInput(f"line {rows.line_num}: {error}") from None
 
 
-def _row(number: int, line: str, given: dict[str, Any] | None) -> LabelledPair | Answered:
+def _row(number: int, line: str, given: dict[str, Any] | None) -> LabelledPair | AnsweredQuestion:
     if number > MOST_LINES:
         raise InvalidInput(f"more than {MOST_LINES} lines")
-    kind: type[LabelledPair | Answered] = Answered if '"answer"' in line or "answer" in (given or {}) else LabelledPair
+    kind: type[LabelledPair | AnsweredQuestion] = AnsweredQuestion if '"answer"' in line or "answer" in (given or {}) else LabelledPair
     try:
         return kind.model_validate_json(line) if given is None else kind.model_validate(given)
     except ValidationError as error:
         raise InvalidInput(f"line {number}: {explain(error, 'line', kind.model_fields)}") from None
 
 
-def _paired(answered: Sequence[Answered]) -> Iterator[LabelledPair]:
+def _paired(answered: Sequence[AnsweredQuestion]) -> Iterator[LabelledPair]:
     """Each with the next of its answer, and with the first of the next answer."""
     ordered = sorted(answered, key=lambda one: one.answer)
     groups = [list(group) for _, group in groupby(ordered, key=lambda one: one.answer)]
-    for group, following in zip_longest(groups, groups[1:], fillvalue=list[Answered]()):
+    for group, following in zip_longest(groups, groups[1:], fillvalue=list[AnsweredQuestion]()):
         for one, other in pairwise(group):
             yield LabelledPair(asked=one.question, stored=other.question, same=True)
         for one, other in zip(group, following, strict=False):
@@ -124,22 +124,22 @@ def scored(pairs: Sequence[LabelledPair], similarities: Sequence[float]) -> list
     return [Scored(found, pair.same, veto(pair.asked, pair.stored) is not None) for pair, found in zip(pairs, similarities, strict=True)]
 
 
-def level(items: Sequence[Scored], threshold: float, *, vetoes: bool) -> Level:
+def level(items: Sequence[Scored], threshold: float, *, vetoes: bool) -> ThresholdEffect:
     """Of one threshold. Without anything served the precision is 1."""
     served = [item.same for item in items if item.similarity >= threshold and not (vetoes and item.vetoed)]
     same, right = sum(item.same for item in items), sum(served)
     others, false = len(items) - same, len(served) - right
-    return Level(
+    return ThresholdEffect(
         threshold, right / len(served) if served else 1.0, right / max(1, same), false / max(1, others), _upper(false, max(1, others))
     )
 
 
-def levels(items: Sequence[Scored], *, vetoes: bool) -> list[Level]:
+def levels(items: Sequence[Scored], *, vetoes: bool) -> list[ThresholdEffect]:
     """From 1 down to 0.5, by hundredths."""
     return [level(items, 1 - step / 100, vetoes=vetoes) for step in range(51)]
 
 
-def chosen(items: Sequence[Scored], error: float) -> Level:
+def chosen(items: Sequence[Scored], error: float) -> ThresholdEffect:
     """The lowest, vetoes on, at which, and above which, no more false hits are than wanted; 1 where there is none."""
     best = level(items, 1.0, vetoes=True)
     for one in levels(items, vetoes=True):
@@ -154,7 +154,7 @@ def _upper(count: int, of: int) -> float:
     return min(1.0, (share + z2 / (2 * of) + 1.96 * sqrt(share * (1 - share) / of + z2 / (4 * of * of))) / (1 + z2 / of))
 
 
-def drawn(file: Path, items: Sequence[Scored], best: Level) -> None:
+def drawn(file: Path, items: Sequence[Scored], best: ThresholdEffect) -> None:
     """Precision over recall with the vetoes and without, and the chosen threshold."""
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -62,8 +62,8 @@ def cell(value: Any) -> str:
 class Progress:
     """One line on standard error that is overwritten; nothing at all where standard error is not a terminal."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self) -> None:
+        self._stream = sys.stderr
         self._shown = 0
 
     def show(self, text: str) -> None:

@@ -30,7 +30,7 @@ async def send(cluster: Cluster, job: Job, priority_class: PriorityClass, reply:
         await producer.close()
 
 
-class Watch:
+class Listener:
     """Reads where a job's end, and its text, will appear. It stands there before the job is sent."""
 
     def __init__(self, cluster: Cluster, consumer: Consumer, job: str, reply: ReplyTo | None) -> None:
@@ -67,7 +67,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watch(cluster: Cluster, job: str, *, stream: bool) -> AsyncGenerator[Watch, None]:
+async def watch(cluster: Cluster, job: str, *, stream: bool) -> AsyncGenerator[Listener, None]:
     """A watch that stands at the end of `results`, and of one partition of `replies` when the text is wanted."""
     partitions = await cluster.partitions(cluster.topics.results)
     reply = None
@@ -77,7 +77,7 @@ async def watch(cluster: Cluster, job: str, *, stream: bool) -> AsyncGenerator[W
         partitions = [*partitions, chosen]
     async with cluster.reader(partitions) as consumer:
         await _to_the_end(cluster, consumer, partitions)
-        yield Watch(cluster, consumer, job, reply)
+        yield Listener(cluster, consumer, job, reply)
 
 
 async def _to_the_end(cluster: Cluster, consumer: Consumer, partitions: list[TopicPartition]) -> None:

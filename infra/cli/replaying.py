@@ -30,7 +30,7 @@ _ANOTHER_TIME = ("id", "deadline_at", "not_before", "stream", "metadata", "callb
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedStep:
     """A step's end in history."""
 
     end: StepEnd
@@ -44,7 +44,7 @@ class Replayed:
 
     accepted: events.JobAccepted
     settled: events.JobSettled | None = None
-    ends: list[Ended] = field(default_factory=list)
+    ends: list[EndedStep] = field(default_factory=list)
     asked: int = 0
     differences: list[str] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ def replayed(facts: Sequence[Any], patterns: Patterns) -> Replayed:
         if step is not None and fact.step not in job.steps and fact.step in places:
             path, agent = places[fact.step]
             decision = step.review.decision if step.review is not None else None
-            found.ends.append(Ended(_end(path, fact, decision), agent, getattr(fact, "node", None) or ""))
+            found.ends.append(EndedStep(_end(path, fact, decision), agent, getattr(fact, "node", None) or ""))
     job.run.close()
     return found
 

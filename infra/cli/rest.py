@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,33 +13,26 @@ import aiohttp
 
 from infra.cli.answer import AnswerEnd, AnswerText, Note, Update
 from infra.cli.exits import CommandExit, Exit
+from infra.cli.settings import VARIABLES, CommandLineSettings, Server
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.result import Result
 from shared.tls import client_context
 from shared.tree import Tree
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 _CODES = {404: Exit.NOT_FOUND, 429: Exit.REFUSED, 503: Exit.REFUSED, 504: Exit.TIMEOUT}
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=60)
 """An event stream is never silent longer than its heartbeat."""
 
 
-def _key() -> dict[str, str]:
-    """TUTTI_API_KEY, where the ingress asks for one."""
-    key = os.environ.get("TUTTI_API_KEY")
+def _key(settings: CommandLineSettings) -> dict[str, str]:
+    key = settings.api_key.get_secret_value()
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
-def _connector() -> aiohttp.TCPConnector:
-    """Checks certificates by the authorities in TUTTI_CA_FILE, else by the machine's own. Raises ConfigurationError."""
-    ca_file = os.environ.get("TUTTI_CA_FILE", "")
-    return aiohttp.TCPConnector(ssl=client_context(ca_file)) if ca_file else aiohttp.TCPConnector()
-
-
-def url() -> str:
-    """The ingress: TUTTI_URL, else this machine's."""
-    return os.environ.get("TUTTI_URL", DEFAULT_URL).rstrip("/")
+def _connector(settings: CommandLineSettings) -> aiohttp.TCPConnector:
+    """Checks certificates by the authorities that are named, else by the machine's own. Raises ConfigurationError."""
+    return aiohttp.TCPConnector(ssl=client_context(settings.ca_file)) if settings.ca_file else aiohttp.TCPConnector()
 
 
 def part(name: str) -> str:
@@ -53,9 +45,10 @@ def part(name: str) -> str:
 class Api:
     """Calls of one command. Every error is a CommandExit with the exit code that it means."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base: str, who: Server = "ingress") -> None:
         self._session = session
         self._base = base
+        self._who = who
 
     async def submit(self, job: Job, priority_class: PriorityClass) -> str:
         """Returns the job's id once Kafka has the job."""
@@ -75,7 +68,7 @@ class Api:
     async def chart(self, job: str) -> str:
         """The same as a Mermaid chart."""
         async with self._session.get(f"{self._base}/v1/jobs/{part(job)}/tree?format=mermaid") as response:
-            await _check(response)
+            await self._check(response)
             return await response.text()
 
     async def cancel(self, job: str) -> dict[str, Any]:
@@ -87,7 +80,7 @@ class Api:
         comment says of its place in line.
         """
         async with self._session.get(f"{self._base}/v1/jobs/{part(job)}/events") as response:
-            await _check(response)
+            await self._check(response)
             name = ""
             async for line in response.content:
                 if line.startswith(b"event:"):
@@ -100,40 +93,40 @@ class Api:
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """Any route's answer; None when it has no body."""
         async with self._session.request(method, self._base + path, json=body) as response:
-            await _check(response)
+            await self._check(response)
             return await response.json() if response.status != 204 else None
 
     async def _json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         async with self._session.request(method, self._base + path, json=body) as response:
-            await _check(response)
+            await self._check(response)
             found: dict[str, Any] = await response.json()
             return found
 
-
-async def _check(response: aiohttp.ClientResponse) -> None:
-    if response.status < 400:
-        return
-    try:
-        error = (await response.json())["error"]
-        message = str(error["message"])
-    except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):
-        message = f"the ingress answered {response.status} {response.reason}"
-    if response.status == 401:
-        message += " (TUTTI_API_KEY: the key that this command sends)"
-    fallback = Exit.USAGE if response.status < 500 else Exit.FAILED
-    raise CommandExit(_CODES.get(response.status, fallback), message)
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        if response.status < 400:
+            return
+        try:
+            error = (await response.json())["error"]
+            message = str(error["message"])
+        except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):
+            message = f"the {self._who} answered {response.status} {response.reason}"
+        if response.status == 401:
+            message += " (TUTTI_API_KEY: the key that this command sends)"
+        fallback = Exit.USAGE if response.status < 500 else Exit.FAILED
+        raise CommandExit(_CODES.get(response.status, fallback), message)
 
 
 @asynccontextmanager
-async def api(
-    base: str | None = None, tenant: str | None = None, *, who: str = "ingress", variable: str = "TUTTI_URL"
-) -> AsyncGenerator[Api, None]:
-    """A connection to the ingress, or to `who` answers at `base`. `tenant`: whose jobs and schedules are meant, where not the key's own."""
-    base = base or url()
+async def api(base: str | None = None, tenant: str | None = None, *, who: Server = "ingress") -> AsyncGenerator[Api, None]:
+    """A connection to `who` answers at `base`, or where the settings say. `tenant`: whose jobs and schedules are meant, where not the key's
+    own.
+    """
+    settings = CommandLineSettings()
+    base = settings.address_of(who) if base is None else base
     named = {} if tenant is None else {"x-tutti-tenant": tenant}
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key() | named, connector=_connector()) as session:
-            yield Api(session, base)
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key(settings) | named, connector=_connector(settings)) as session:
+            yield Api(session, base, who)
     except aiohttp.InvalidURL as error:
         raise CommandExit(Exit.USAGE, f"{base} is not a URL") from error
     except aiohttp.ClientConnectorCertificateError as error:
@@ -141,7 +134,7 @@ async def api(
         raise CommandExit(Exit.UNREACHABLE, told) from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         raise CommandExit(
-            Exit.UNREACHABLE, f"the {who} at {base} does not answer; `tutti status` shows what runs, {variable} names another"
+            Exit.UNREACHABLE, f"the {who} at {base} does not answer; `tutti status` shows what runs, {VARIABLES[who]} names another"
         ) from error
 
 

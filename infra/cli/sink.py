@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +12,6 @@ import click
 
 from infra.cli.output import emit_json, emit_table
 from infra.cli.rest import api
-from shared.services import PORTS
 
 
 def form_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,9 +32,8 @@ def path(route: str, asked: dict[str, Any]) -> str:
 
 
 def sink() -> Any:
-    """TUTTI_SINK_URL, else this machine's."""
-    base = os.environ.get("TUTTI_SINK_URL", f"http://127.0.0.1:{PORTS['sink']}").rstrip("/")
-    return api(base, who="sink", variable="TUTTI_SINK_URL")
+    """A connection to it."""
+    return api(who="sink")
 
 
 def emit_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], form: str | None, empty: str) -> None:

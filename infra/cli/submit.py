@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from infra.cli.answer import AnswerEnd, Display, Update, exit_code
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import CommandExit, Exit
+from infra.cli.instants import seconds_of
 from services.ingress.submit import new_job_id
 from shared.clock import Clock
 from shared.contracts import ids
@@ -29,8 +29,6 @@ from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
 from shared.tree import Tree
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
-_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _TICK_SECONDS = 0.2
 
 
@@ -141,16 +139,16 @@ def _read_input(file: Path | None) -> dict[str, Any] | None:
 
 def _deadline(when: str | None) -> dict[str, float | str]:
     """A duration stays one: made an instant here, it would be another one for a cluster whose clocks differ."""
-    match = _DURATION.fullmatch(when) if when else None
-    if match:
-        return {"deadline_seconds": float(match[1]) * _UNITS[match[2]]}
-    return {"deadline_at": when} if when else {}
+    if not when:
+        return {}
+    seconds = seconds_of(when, "s")
+    return {"deadline_at": when} if seconds is None else {"deadline_seconds": seconds}
 
 
 def _moment(when: str | None, clock: Clock) -> float | str | None:
     """Seconds since 1970 for a duration from now; anything else is left to the contract, which reads ISO 8601."""
-    match = _DURATION.fullmatch(when) if when else None
-    return clock.wall() + float(match[1]) * _UNITS[match[2]] if match else when
+    seconds = seconds_of(when, "s") if when else None
+    return when if seconds is None else clock.wall() + seconds
 
 
 async def _over_rest(job: Job, priority_class: PriorityClass, how: WaitOptions, clock: Clock) -> Exit:

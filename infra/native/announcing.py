@@ -19,7 +19,7 @@ STOP_SECONDS = 5.0
 _SAYS = "announced"
 
 
-class Announcer:
+class Beacon:
     """Of one stack. `servers`: where others reach its Kafka."""
 
     def __init__(self, settings: NativeSettings, servers: str) -> None:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from infra.native.causes import explain
 from infra.native.errors import MissingTool
+from infra.native.settings import NativeSettings
 
-FORBID = "TUTTI_NO_APT"
-"""Set to anything: apt-get is never called, by venv.sh neither."""
 LOCK_SECONDS = 300
 """A fresh server often updates itself just then; apt-get waits so long for its turn."""
 
@@ -52,7 +51,7 @@ def attempt(*needs: Need) -> None:
     MissingTool if apt-get fails.
     """
     lacking = missing(*needs)
-    if lacking and os.geteuid() == 0 and shutil.which("apt-get") is not None and not os.environ.get(FORBID):
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get") is not None and not NativeSettings().no_apt:
         _install(lacking)
 
 

@@ -48,7 +48,7 @@ _MAVEN = Need("mvn", ("maven",), "it fetches Kafka's jars")
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class BrokerSecurity:
     """Of a broker that lets nobody in without TLS and a password, and denies what no ACL allows. `users`: name → password, known from its
     first start on; the first is an administrator.
     """
@@ -95,7 +95,7 @@ class Kafka:
     session_timeout_ms: int = 6_000
     """A killed broker comes back this much later; a starved machine may miss heartbeats for as long without being fenced."""
     dies_with_parent: bool = False
-    guard: Guard | None = None
+    security: BrokerSecurity | None = None
     open_at: str = ""
     """`host:port` at which other machines reach it, too, without being asked who they are; nowhere when empty."""
     number: int = 1
@@ -159,7 +159,7 @@ class Kafka:
         if ports.is_free(self.port):
             return False
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the caller's current loop alone
-            return runner.run(serves(self.servers, reached=self.guard.settings() if self.guard else None))
+            return runner.run(serves(self.servers, reached=self.security.settings() if self.security else None))
 
     def stop(self, *, grace_seconds: float = STOP_SECONDS) -> None:
         """Shut down in order; data stays."""
@@ -180,14 +180,14 @@ class Kafka:
         text = (_TEMPLATES / "server.properties").read_text()
         words = {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs, "SESSION_TIMEOUT": self.session_timeout_ms}
         words |= {"OPEN": f",OPEN://{self.open_at}", "OPEN_MAP": ",OPEN:PLAINTEXT"} if self.open_at else {"OPEN": "", "OPEN_MAP": ""}
-        words["PROTOCOL"] = "SASL_SSL" if self.guard else "PLAINTEXT"
+        words["PROTOCOL"] = "SASL_SSL" if self.security else "PLAINTEXT"
         alone = f"controller.quorum.bootstrap.servers=127.0.0.1:{self.controller_port}"
         voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in self.quorum.items())
         words |= {"NUMBER": self.number, "QUORUM": f"controller.quorum.voters={voters}\n{_LEADERS_BACK}" if voters else alone}
         words |= {"COPIES": max(1, len(self.quorum)), "IN_SYNC": max(1, len(self.quorum) - 1)}
-        if self.guard is not None:
+        if self.security is not None:
             text += (_TEMPLATES / "guarded.properties").read_text()
-            words |= self.guard.words
+            words |= self.security.words
         for word, value in words.items():
             text = text.replace(f"@{word}@", str(value))
         self._properties.touch(mode=0o600)  # a guarded one's holds a password
@@ -199,8 +199,8 @@ class Kafka:
         """Give the log directory its cluster id. Done once; an id stays for the life of the data."""
         alone = () if self.quorum else ("--standalone",)
         arguments = ["format", *alone, "-t", self.cluster_id or new_cluster_id(), "-c", str(self._properties)]
-        if self.guard is not None:
-            users = (f"{self.guard.mechanism}=[name={name},password={password}]" for name, password in self.guard.users.items())
+        if self.security is not None:
+            users = (f"{self.security.mechanism}=[name={name},password={password}]" for name, password in self.security.users.items())
             arguments += [word for user in users for word in ("--add-scram", user)]
         done = subprocess.run(self._java(java, jars, "kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -242,10 +242,10 @@ def _serve(daemon: Daemon, port: int, probe: str) -> str:
     return url
 
 
-def await_answer(daemon: Daemon, url: str, timeout_seconds: float = START_SECONDS) -> None:
+def await_answer(daemon: Daemon, url: str) -> None:
     """Return when `url` gives 200. Raises StartFailed when the process ends, or, stopping it, when nothing has moved for so long."""
     try:
-        daemon.await_ready(lambda: http.answers(url), timeout_seconds)
+        daemon.await_ready(lambda: http.answers(url), START_SECONDS)
     except StartFailed:
         daemon.stop(STOP_SECONDS)
         raise

@@ -56,6 +56,8 @@ class NativeSettings(KafkaSettings):
     """Port of each service, for example TUTTI_HTTP_PORTS__INGRESS=8081; the registry's otherwise."""
     node: Literal["auto", "running", "ollama", "embedded", "simulator"] = "auto"
     """Which model node; `auto` takes the first that is there (node.py)."""
+    no_apt: Label = ""
+    """Set to anything: apt-get is never called, neither by `make packages` nor for Python's venv module."""
 
     @property
     def stack_home(self) -> StackHome:

@@ -17,7 +17,7 @@ from typing import Any
 
 from infra.native import install, ports
 from infra.native import node as nodes
-from infra.native.announcing import Announcer
+from infra.native.announcing import Beacon
 from infra.native.errors import MissingTool, NativeError, PortTaken, StartFailed
 from infra.native.install import Need
 from infra.native.kafka import VERSION, Kafka, fetched, needs, serves
@@ -57,8 +57,8 @@ class Stack:
         return f"{self.settings.kafka_open_host}:{self.settings.kafka_open_port}" if self.settings.kafka_open_host else ""
 
     @cached_property
-    def announcer(self) -> Announcer:
-        return Announcer(self.settings, self._open_at or self.kafka_servers)
+    def beacon(self) -> Beacon:
+        return Beacon(self.settings, self._open_at or self.kafka_servers)
 
     @cached_property
     def redis(self) -> RedisServer:
@@ -84,7 +84,7 @@ class Stack:
             self._check_ports()
             node = self._start_components()
             self._start_services(node)
-            self.announcer.start()
+            self.beacon.start()
         looks: list[list[Row]] = []
 
         def ready() -> bool:
@@ -225,7 +225,7 @@ class Stack:
     def down(self, *, clean: bool = False) -> None:
         """Stop everything that was started here; with `clean` remove its data and logs too."""
         with writing(), locked(self.home.root / "lock", wait=False):
-            self.announcer.stop()
+            self.beacon.stop()
             by_name = {service.service: service for service in self.services(None)}
             self._stop([by_name.pop("ingress")])
             self._stop(list(by_name.values()))
@@ -259,7 +259,7 @@ class Stack:
             questions = [pool.submit(ask) for ask in self._component_rows()]
             questions += [pool.submit(_service_row, service) for service in self.services(None)]
         rows = [question.result() for question in questions]
-        return rows + ([announced] if (announced := self.announcer.row()) else [])
+        return rows + ([announced] if (announced := self.beacon.row()) else [])
 
     def _component_rows(self) -> tuple[Callable[[], Row], ...]:
         redis, cache, mongo, settings = self.redis, self.redis_cache, self.mongo, self.settings

@@ -15,10 +15,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from infra.cli.settings import CommandLineSettings
 from infra.native.settings import NativeSettings
 from shared.oidc import OidcSettings
 from shared.service.configuration import ShellSettings
-from shared.services import SERVICES
+from shared.services import SERVICES, AddedServices
 
 PATH = "schemas/settings.md"
 _UNITS = {"seconds": "s", "bytes": "bytes", "tokens": "tokens", "days": "days", "records": "records", "ms": "ms"}
@@ -37,6 +38,8 @@ def groups() -> Iterator[tuple[str, list[Setting]]]:
     for service in SERVICES:
         yield service.name.capitalize(), list(_of(_own(import_module(f"{service.module}.settings"))))
     yield "Tokens of an issuer: ingress, sink, cache", list(_of(OidcSettings))
+    yield "Services from other packages", list(_of(AddedServices))
+    yield "Command line", list(_of(CommandLineSettings))
     shared = {setting.variable for setting in _of(ShellSettings)}
     yield "`tutti up`", [setting for setting in _of(NativeSettings) if setting.variable not in shared]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from infra.verify.history import NOWHERE, History, JobState, digest, parsed
+from infra.verify.history import NOWHERE, History, SeenJob, digest, parsed
 from infra.verify.laws import LawKind
-from infra.verify.report import Place, Report
+from infra.verify.report import RecordPlace, Report
 from services.planner.deciding.admission import JobInput
 from services.planner.handlers import JobReader
 from shared.contracts import headers, ids
@@ -43,7 +43,7 @@ class Scope:
     until: float = float("inf")
     settled: bool = False
     window_seconds: float = WINDOW_SECONDS
-    foreign: Container[Place] = ()
+    foreign: Container[RecordPlace] = ()
     """As `Report.foreign`."""
 
     def covers(self, instant: float) -> bool:
@@ -91,11 +91,11 @@ class Checker:
         self._reader = JobReader(scope.cluster, scope.topics)
         self._published: dict[str, _Published] = {}
         self._delayed: dict[str, None] = {}
-        self._refused: set[Place] = set()
+        self._refused: set[RecordPlace] = set()
         self._settled_before: set[str] = set()
-        self._sent_on: dict[Place, str] = {}
+        self._sent_on: dict[RecordPlace, str] = {}
         """Records committed past and in no history: they were sent on to their home, by reference perhaps to where they lay → the id."""
-        self._arrived: set[Place] = set()
+        self._arrived: set[RecordPlace] = set()
         """Where records lay that were sent on to their home."""
         self._lost: set[str] = set()
         """A job that was sent twice is lost once."""
@@ -123,7 +123,7 @@ class Checker:
     def on_result(self, record: Record) -> None:
         result = parsed(_RESULT, record)
         if result is None:
-            self.report.add(LawKind.UNREADABLE, Place.of(record), _text(record.key), "not a result of a known version")
+            self.report.add(LawKind.UNREADABLE, RecordPlace.of(record), _text(record.key), "not a result of a known version")
             return
         published = self._published.get(result.job)
         if published is None:
@@ -139,7 +139,7 @@ class Checker:
     def on_dead_letter(self, record: Record) -> None:
         letter = parsed(_LETTER, record)
         if letter is not None:
-            self._refused.add(Place(letter.topic, letter.partition, letter.offset))
+            self._refused.add(RecordPlace(letter.topic, letter.partition, letter.offset))
 
     # Of one home
 
@@ -151,17 +151,17 @@ class Checker:
         self._history.on_event(record)
 
     def on_outcome(self, record: Record) -> None:
-        self._history.on_outcome(record, refused=Place.of(record) in self._refused)
+        self._history.on_outcome(record, refused=RecordPlace.of(record) in self._refused)
 
     def on_job(self, record: Record) -> None:
         """One record of `jobs.<class>`: it must have come to something."""
         if not self._scope.covers(record.timestamp / 1000):
             return
-        counts, place = self.report.counts, Place.of(record)
+        counts, place = self.report.counts, RecordPlace.of(record)
         says = headers.Envelope(record.headers)
         lay = says.forwarded_from()
         if lay is not None:
-            place = Place(lay.topic, lay.partition, lay.offset)
+            place = RecordPlace(lay.topic, lay.partition, lay.offset)
             self._arrived.add(place)
         given = self._given(record)
         if isinstance(given, CancelRequested) and place not in self._refused:
@@ -195,12 +195,12 @@ class Checker:
         except InvalidInput:
             return None
 
-    def _lose(self, place: Place, job: str, detail: str) -> None:
+    def _lose(self, place: RecordPlace, job: str, detail: str) -> None:
         if job not in self._lost:
             self._lost.add(job)
             self.report.add(LawKind.LOST, place, job, detail)
 
-    def _must_have_ended(self, place: Place, job: str, detail: str) -> None:
+    def _must_have_ended(self, place: RecordPlace, job: str, detail: str) -> None:
         if self._scope.settled:
             self.report.add(LawKind.UNFINISHED, place, job, detail)
 
@@ -221,17 +221,17 @@ class Checker:
                 self._stale_results.setdefault(job, []).extend(values)
         self._history = self._new_history()
 
-    def _event_place(self, offset: int) -> Place:
-        return Place(self._topics.job_events, self._bounds.home, offset)
+    def _event_place(self, offset: int) -> RecordPlace:
+        return RecordPlace(self._topics.job_events, self._bounds.home, offset)
 
-    def _judge_live(self, job: str, state: JobState) -> None:
+    def _judge_live(self, job: str, state: SeenJob) -> None:
         if state.earlier and (published := self._published.pop(job, None)) is not None:
             self._judge_results(job, state.earlier, published)
         if state.whole and self._scope.covers(state.accepted_at):
             self.report.counts.live += 1
             self._must_have_ended(self._event_place(state.offset), job, "accepted and not ended")
 
-    def _judge_settled(self, job: str, state: JobState) -> None:
+    def _judge_settled(self, job: str, state: SeenJob) -> None:
         if job in self._settled_before:
             self.report.add(LawKind.SETTLED_TWICE, self._event_place(state.settled), job, "ended on another home as well")
             return
@@ -247,7 +247,7 @@ class Checker:
         for value, (partition, offset) in zip(published.values, published.places, strict=True):
             if value in rightful:
                 continue
-            place = Place(self._topics.results, partition, offset)
+            place = RecordPlace(self._topics.results, partition, offset)
             if value in self._history.stale_results.get(job, ()):
                 self.report.add(LawKind.FENCED_WRITER, place, job, "the result of a fenced planner's settle event")
             elif len(published.values) > 1:
@@ -255,7 +255,7 @@ class Checker:
             else:
                 self.report.add(LawKind.RESULT_WITHOUT_ACCEPTANCE, place, job, "it is not what was settled")
 
-    def _judge_unpublished(self, job: str, state: JobState) -> None:
+    def _judge_unpublished(self, job: str, state: SeenJob) -> None:
         partition = partition_of(job.encode(), self._topics.settings.other_partitions)
         if state.ended_at < max(self._scope.since, self._results_from.get(partition, 0.0)):
             return
@@ -273,7 +273,7 @@ class Checker:
             if not published.in_scope:
                 continue
             for value, (partition, offset) in zip(published.values, published.places, strict=True):
-                place = Place(self._topics.results, partition, offset)
+                place = RecordPlace(self._topics.results, partition, offset)
                 if value in self._stale_results.get(job, ()):
                     self.report.add(LawKind.FENCED_WRITER, place, job, "the result of a fenced planner's settle event")
                 else:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from infra.verify.laws import LawKind
-from infra.verify.report import Place, Report
+from infra.verify.report import RecordPlace, Report
 from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import (
@@ -53,7 +53,7 @@ def parsed(adapter: TypeAdapter[Any], record: Record, newest: int = VERSION) -> 
         return None
 
 
-class JobState:
+class SeenJob:
     """What must be known of one job."""
 
     __slots__ = ("accepted_at", "client_id", "earlier", "ended_at", "offset", "records", "result", "run", "settled", "source", "whole")
@@ -80,7 +80,7 @@ class JobState:
         """Job records that carried this id."""
 
 
-class StepState:
+class SeenStep:
     """What must be known of one step."""
 
     __slots__ = ("answer", "answered", "attempt", "between", "claim", "closed", "job", "offset", "run", "sent")
@@ -114,15 +114,15 @@ class History:
         self._guessing = epoch is None
         self._window_seconds = window_seconds
         self._outcomes_from = outcomes_from
-        self.jobs: dict[str, JobState] = {}
-        self.steps: dict[str, StepState] = {}
+        self.jobs: dict[str, SeenJob] = {}
+        self.steps: dict[str, SeenStep] = {}
         self.stale_results: dict[str, list[bytes]] = {}
         """job → digests of the results that fenced planners' settle events hold."""
         self._stale_attempts: dict[str, int] = {}
         self._snapshots: set[str] = set()
         """Snapshots that are read instead of a beginning that is gone."""
         self._executed: set[int] = set()
-        self._on: dict[type, Callable[[Any, Place], None]] = {
+        self._on: dict[type, Callable[[Any, RecordPlace], None]] = {
             JobAccepted: self._accepted,
             JobSettled: self._settled,
             JobSnapshot: self._snapshot,
@@ -138,7 +138,7 @@ class History:
 
     def on_event(self, record: Record) -> None:
         """One record of `job-events`, in order."""
-        event, place = parsed(EVENT, record, NEWEST), Place.of(record)
+        event, place = parsed(EVENT, record, NEWEST), RecordPlace.of(record)
         if event is None:
             self._report.add(LawKind.UNREADABLE, place, _key(record), "not an event of a known version")
         elif isinstance(event, PlannerStarted):
@@ -151,7 +151,7 @@ class History:
             self._report.counts.stale_events += 1
             self._on_stale(event)
 
-    def _admits(self, event: Any, place: Place) -> bool:
+    def _admits(self, event: Any, place: RecordPlace) -> bool:
         known = self._epochs.epoch
         if known is not None and event.epoch > known and not self._guessing:
             self._report.add(
@@ -169,19 +169,19 @@ class History:
         elif isinstance(event, StepRetried):
             self._stale_attempts[event.step] = max(event.attempt, self._stale_attempts.get(event.step, 0))
 
-    def _fold(self, event: Any, place: Place) -> None:
+    def _fold(self, event: Any, place: RecordPlace) -> None:
         for fact in facts_of(event):
             on = self._on.get(type(fact))
             if on is not None:
                 on(fact, place)
 
-    def _job(self, job: str) -> JobState:
+    def _job(self, job: str) -> SeenJob:
         state = self.jobs.get(job)
         if state is None:
-            state = self.jobs[job] = JobState()
+            state = self.jobs[job] = SeenJob()
         return state
 
-    def _accepted(self, event: JobAccepted, place: Place) -> None:
+    def _accepted(self, event: JobAccepted, place: RecordPlace) -> None:
         job = self._job(event.job)
         if job.whole and job.settled == NOWHERE:
             self._report.add(LawKind.ACCEPTED_TWICE, place, event.job, f"accepted and not ended since offset {job.offset}")
@@ -196,7 +196,7 @@ class History:
         job.source = event.source_offset
         self._report.counts.accepted += 1
 
-    def _settled(self, event: JobSettled, place: Place) -> None:
+    def _settled(self, event: JobSettled, place: RecordPlace) -> None:
         job = self._job(event.job)
         if job.settled != NOWHERE:
             self._report.add(LawKind.SETTLED_TWICE, place, event.job, f"ended before at offset {job.settled}")
@@ -205,24 +205,24 @@ class History:
         job.result = digest(event.result.to_bytes())
         self._report.counts.settled[event.result.status.value] += 1
 
-    def _asked(self, event: StepAsked, place: Place) -> None:
+    def _asked(self, event: StepAsked, place: RecordPlace) -> None:
         job, step = self._job(event.job), self.steps.get(event.step)
         if job.settled != NOWHERE:
             self._report.add(LawKind.AFTER_THE_END, place, event.job, f"a step asked for; ended at offset {job.settled}")
         if step is None or step.run != job.run:
-            self.steps[event.step] = StepState(event.job, job.run, 1)
+            self.steps[event.step] = SeenStep(event.job, job.run, 1)
             self._report.counts.steps += 1
         elif job.whole:
             self._report.add(LawKind.ASKED_TWICE, place, event.job, f"step {event.step}")
 
-    def _step(self, event: Any) -> StepState | None:
+    def _step(self, event: Any) -> SeenStep | None:
         """The step, if history asked for it; of a job whose beginning was not read, whatever comes was asked for."""
         step = self.steps.get(event.step)
         if step is None and not self._job(event.job).whole:
-            step = self.steps[event.step] = StepState(event.job, 0, event.attempt)
+            step = self.steps[event.step] = SeenStep(event.job, 0, event.attempt)
         return step
 
-    def _live_step(self, event: StepClaimedBy | AttemptFailed | StepRetried, place: Place) -> StepState | None:
+    def _live_step(self, event: StepClaimedBy | AttemptFailed | StepRetried, place: RecordPlace) -> SeenStep | None:
         """The same, if neither it nor its job has ended."""
         step, job = self._step(event), self._job(event.job)
         if step is None:
@@ -234,7 +234,7 @@ class History:
             return step
         return None
 
-    def _retried(self, event: StepRetried, place: Place) -> None:
+    def _retried(self, event: StepRetried, place: RecordPlace) -> None:
         self._report.counts.retries += 1
         step = self._live_step(event, place)
         if step is None:
@@ -246,13 +246,13 @@ class History:
             )
         step.attempt, step.between, step.claim = max(step.attempt, event.attempt), False, ""
 
-    def _is_current(self, event: StepClaimedBy | AttemptFailed, step: StepState, place: Place) -> bool:
+    def _is_current(self, event: StepClaimedBy | AttemptFailed, step: SeenStep, place: RecordPlace) -> bool:
         if event.attempt != step.attempt:
             detail = f"{event.type} of attempt {event.attempt}; current: attempt {step.attempt}"
             self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, detail)
         return event.attempt == step.attempt
 
-    def _claimed(self, event: StepClaimedBy, place: Place) -> None:
+    def _claimed(self, event: StepClaimedBy, place: RecordPlace) -> None:
         step = self._live_step(event, place)
         if step is None or not self._is_current(event, step, place):
             return
@@ -260,7 +260,7 @@ class History:
             self._report.add(LawKind.CLAIMED_TWICE, place, event.job, f"attempt {event.attempt}: {step.claim} stood, now {event.claim}")
         step.claim = event.claim
 
-    def _failed(self, event: AttemptFailed, place: Place) -> None:
+    def _failed(self, event: AttemptFailed, place: RecordPlace) -> None:
         step = self._live_step(event, place)
         if step is None or not self._is_current(event, step, place):
             return
@@ -268,7 +268,7 @@ class History:
             self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"attempt {event.attempt} failed twice")
         step.closed, step.between = event.retry_after_seconds is None, event.retry_after_seconds is not None
 
-    def _answered(self, event: StepAnswered, place: Place) -> None:
+    def _answered(self, event: StepAnswered, place: RecordPlace) -> None:
         self._report.counts.answers += 1
         step, job = self._step(event), self.jobs[event.job]
         if step is None:
@@ -284,7 +284,7 @@ class History:
         step.answer = digest(event.answer.to_bytes())
         step.sent = event.at < self._outcomes_from
 
-    def _snapshot(self, event: JobSnapshot, place: Place) -> None:
+    def _snapshot(self, event: JobSnapshot, place: RecordPlace) -> None:
         """Of a job whose beginning is gone, the snapshot is the beginning. Its answers' outcomes are gone as well."""
         if event.part == 0 and not self._job(event.job).whole:
             self._snapshots.add(event.snapshot)
@@ -296,7 +296,7 @@ class History:
             if isinstance(folded, StepAnswered) and folded.step in self.steps:
                 self.steps[folded.step].sent = True
 
-    def _wasted(self, event: WorkWasted, place: Place) -> None:
+    def _wasted(self, event: WorkWasted, place: RecordPlace) -> None:
         self._report.counts.wasted_outcomes += 1
 
     # Outcomes
@@ -306,7 +306,7 @@ class History:
         outcome = parsed(OUTCOME, record)
         if outcome is None:
             if not refused:
-                self._report.add(LawKind.UNREADABLE, Place.of(record), _key(record), "neither an outcome nor a dead letter")
+                self._report.add(LawKind.UNREADABLE, RecordPlace.of(record), _key(record), "neither an outcome nor a dead letter")
             return
         if not isinstance(outcome, StepClaimed | StepSucceeded | StepFailed):
             return
@@ -314,9 +314,9 @@ class History:
         if isinstance(outcome, StepSucceeded):
             self._on_success(outcome, step)
         if step is not None and outcome.attempt > step.attempt:
-            self._on_unbegun(outcome, Place.of(record))
+            self._on_unbegun(outcome, RecordPlace.of(record))
 
-    def _on_success(self, outcome: StepSucceeded, step: StepState | None) -> None:
+    def _on_success(self, outcome: StepSucceeded, step: SeenStep | None) -> None:
         execution = hash((outcome.step, outcome.attempt, outcome.claim))
         if execution not in self._executed:
             self._executed.add(execution)
@@ -324,7 +324,7 @@ class History:
         if step is not None and step.answered == outcome.attempt and not step.sent:
             step.sent = step.answer == digest(outcome.answer.to_bytes())
 
-    def _on_unbegun(self, outcome: Any, place: Place) -> None:
+    def _on_unbegun(self, outcome: Any, place: RecordPlace) -> None:
         """A retry goes out only after its event is acknowledged. A live job's event may lie behind what was read."""
         job = self.jobs.get(outcome.job)
         if job is None or job.settled == NOWHERE or not job.whole:

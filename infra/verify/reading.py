@@ -33,7 +33,7 @@ Say = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ReadRange:
     """What is read of one partition: [start, end)."""
 
     start: int
@@ -49,7 +49,7 @@ class TopicReader:
         self._consumer, self._admin, self._scope, self._clock, self._say = consumer, admin, scope, clock, say
         self._checker = Checker(scope)
         self._topics = scope.topics
-        self._spans: dict[TopicPartition, Span] = {}
+        self._spans: dict[TopicPartition, ReadRange] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._waiting: dict[TopicPartition, int] = {}
         self._read = 0
@@ -85,7 +85,7 @@ class TopicReader:
         if since > 0:
             starts = {p: await self._consumer.offset_at(p, int(since * 1000)) for p in partitions}
         ends = await self._consumer.end_offsets(partitions)
-        self._spans |= {p: Span(max(starts[p], beginnings[p]), ends[p], beginnings[p]) for p in partitions}
+        self._spans |= {p: ReadRange(max(starts[p], beginnings[p]), ends[p], beginnings[p]) for p in partitions}
 
     async def _whole(self, checker: Checker) -> None:
         topics = self._topics
@@ -138,7 +138,7 @@ class TopicReader:
         await self._range(events, max(span.beginning, min(ahead[0], span.start)), span.start, visit)
         return found[-1] if found else max(ahead)
 
-    async def _leading_epochs(self, events: TopicPartition, span: Span) -> list[int]:
+    async def _leading_epochs(self, events: TopicPartition, span: ReadRange) -> list[int]:
         """Of the first events up to a PlannerStarted; empty when that comes first."""
         epochs: list[int] = []
         started: list[int] = []
@@ -165,7 +165,7 @@ class TopicReader:
 
     def _skip(self, partition: TopicPartition, offset: int) -> None:
         span = self._spans[partition]
-        self._spans[partition] = Span(max(span.start, offset), span.end, span.beginning)
+        self._spans[partition] = ReadRange(max(span.start, offset), span.end, span.beginning)
 
     async def _each(self, partitions: Sequence[TopicPartition], visit: Visit) -> None:
         for partition in partitions:

@@ -8,6 +8,7 @@ from typing import Any
 
 from infra.verify.history import parsed
 from shared.contracts import event as events
+from shared.contracts.budget import MICROS
 from shared.contracts.event import EVENT
 from shared.contracts.versions import NEWEST
 from shared.epochs import EpochFilter
@@ -59,7 +60,7 @@ class HomeCount:
         self._count["jobs", *key] += 1
         self._count["job tokens", *key] += usage.prompt_tokens + usage.completion_tokens
         self._count["job waste", *key] += usage.wasted_tokens
-        self._count["micros", *key] += round(usage.cost * 1e6)
+        self._count["micros", *key] += round(usage.cost * MICROS)
         talk = self._talks.pop(fact.job, None)  # of the life that ends: a second end has none
         if talk is not None:
             self._count["talk", result.tenant, talk] += usage.prompt_tokens + usage.completion_tokens

@@ -14,7 +14,7 @@ EXAMPLES = 5
 """Kept of each kind of violation; all are counted."""
 
 
-class Place(NamedTuple):
+class RecordPlace(NamedTuple):
     """Where a record lies."""
 
     topic: str
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     offset: int
 
     @classmethod
-    def of(cls, record: Record) -> Place:
+    def of(cls, record: Record) -> RecordPlace:
         return cls(record.topic, record.partition, record.offset)
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Example(NamedTuple):
     """One violation: where it shows, of which job, and what exactly was seen."""
 
-    place: Place
+    place: RecordPlace
     job: str
     detail: str
 
@@ -84,7 +84,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Finding:
+class Violations:
     """All violations of one kind."""
 
     count: int = 0
@@ -96,15 +96,15 @@ class Report:
     """The checker writes into it; whoever asked reads it."""
 
     counts: Counts = field(default_factory=Counts)
-    findings: dict[LawKind, Finding] = field(default_factory=dict)
-    foreign: Container[Place] = ()
+    findings: dict[LawKind, Violations] = field(default_factory=dict)
+    foreign: Container[RecordPlace] = ()
     """Where records lie that are known to be nobody's: that they cannot be read is no violation."""
 
-    def add(self, kind: LawKind, place: Place, job: str, detail: str = "") -> None:
+    def add(self, kind: LawKind, place: RecordPlace, job: str, detail: str = "") -> None:
         """One violation."""
         if kind is LawKind.UNREADABLE and place in self.foreign:
             return
-        finding = self.findings.setdefault(kind, Finding())
+        finding = self.findings.setdefault(kind, Violations())
         finding.count += 1
         if len(finding.examples) < EXAMPLES:
             finding.examples.append(Example(place, job, detail))

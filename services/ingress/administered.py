@@ -8,7 +8,7 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
 from shared.access import load
 from shared.agents.table import Declarations
-from shared.contracts import erased, keys, schedule, tasks
+from shared.contracts import budget, erased, keys, schedule, tasks
 from shared.processing.erasing import Erasing
 from shared.processing.registry import follow_registry
 from shared.processing.tail import Tail
@@ -29,7 +29,7 @@ class Administered:
         self.pins = set[str]()
         """As they stand: `<node>/<model>`."""
         kinds = {
-            "tenant": events.tenants.limits.on_entry,
+            budget.KIND: events.tenants.limits.on_entry,
             erased.KIND: self.erasing.on_entry,
             keys.KIND: self.access.on_entry,
             schedule.KIND: self.schedules.apply,

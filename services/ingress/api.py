@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -17,7 +16,7 @@ from services.ingress.dialects import served
 from services.ingress.handlers import Door
 from services.ingress.http.cors import Origins
 from services.ingress.http.exchange import Message, Receive, Scope, Send, call_headers, problem_headers
-from services.ingress.http.openapi import document
+from services.ingress.http.openapi import PARAMETER, document
 from services.ingress.http.resource import Endpoint, Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes import batches, conversations, declarations, erasure, events, files, keys, nodes, reviews, schedules, tenants
@@ -46,7 +45,6 @@ _NEEDED: dict[str, dict[str, Right]] = {
     "/v1/model-tasks": {"POST": Right.OPERATE},
     **{f"/v1/{kind}s": _OPERATED for kind in KINDS},
 }
-_PARAMETER = re.compile(r"{[a-z:]+}")
 
 
 class IngressApi(FastAPI):
@@ -112,13 +110,13 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
         app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))
         for inquiry in dialect.inquiries:
             need = None if inquiry.public else Right.READ
-            serve = counted(_PARAMETER.sub("{id}", inquiry.path), guarded(door, need, endpoint(door, inquiry)), dialect.problem)
+            serve = counted(PARAMETER.sub("{id}", inquiry.path), guarded(door, need, endpoint(door, inquiry)), dialect.problem)
             app.router.routes.append(Route(inquiry.path, Resource(app.origins, dialect.problem, {inquiry.method: serve})))
         for task in dialect.tasks:
             serve = counted(task.path, guarded(door, Right.OPERATE, tasks.spoken(task)), dialect.problem)
             app.router.routes.append(Route(task.path, Resource(app.origins, dialect.problem, {task.method: serve})))
     for path, endpoints in methods.items():
-        label = _PARAMETER.sub("{id}", path)
+        label = PARAMETER.sub("{id}", path)
         asgi = {method: counted(label, guarded(door, needed(method, path), serve)) for method, serve in endpoints.items()}
         app.router.routes.append(Route(path, Resource(app.origins, rendered, asgi)))
     app.router.default = _unknown

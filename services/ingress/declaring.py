@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
+from shared.contracts import budget, keys
 from shared.contracts.act import Act
 from shared.contracts.headers import envelope
 from shared.kafka.port import Message
@@ -16,7 +17,7 @@ from shared.processing.outbox import Outbox
 from shared.processing.registry import OnEntry, registry_key
 from shared.topics import Topics
 
-_TYPES = {"tenant": "tenant_limits", "key": "api_key"}
+_TYPES = {budget.KIND: "tenant_limits", keys.KIND: "api_key"}
 """Kinds of entries whose messages are called otherwise."""
 
 

@@ -10,9 +10,10 @@ from services.ingress.replies.assembly import StreamConflict
 from shared.contracts.bounds import fault_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
-from shared.errors import Conflict, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TooLarge, TuttiError, Unsupported
+from shared.errors import LogError, Overloaded, TuttiError
 from shared.problem import INSUFFICIENT_QUOTA, Problem, Refused, rendered
 from shared.processing.blobs import BlobGone
+from shared.service.known_problems import DO_NOT_RETRY, internal, of_fault, of_known
 
 __all__ = ["INSUFFICIENT_QUOTA", "Problem", "Refused", "rendered"]
 
@@ -51,8 +52,6 @@ STATUS_OF_FAILURE: dict[FailureKind, int] = {
 
 _RETRY_AFTER_SECONDS = 2.0
 _KNOWN_SHOWN, _NAME_SHOWN = 100, 128
-_DO_NOT_RETRY = (b"x-should-retry", b"false")
-"""OpenAI's clients obey it; without it they would try a spent budget or a conflict twice more."""
 
 
 class ClientGone(TuttiError):
@@ -117,45 +116,33 @@ def deadline_passed() -> Problem:
     return Problem(504, "deadline", "the deadline passed before there was an answer")
 
 
-def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS) -> Problem:
+def of_error(error: Exception) -> Problem:
     """Of anything that was raised while serving a request."""
     match error:
-        case Refused():
-            return error.problem
         case ValidationError():
             return of_validation(error)
         case Overloaded():
             return Problem(429, error.code, error.message, None, error.retry_after_seconds)
-        case TooLarge() | RecordTooLarge():
-            return Problem(413, "too_large", error.message)
-        case Unsupported():
-            return Problem(400, "unsupported", error.message, getattr(error, "param", None))
-        case InvalidInput():
-            return Problem(400, error.code, error.message, getattr(error, "param", None))
         case InstanceLeaving():
-            return Problem(503, error.code, error.message, None, retry_after_seconds)
+            return Problem(503, error.code, error.message, None, _RETRY_AFTER_SECONDS)
         case StreamConflict():
             return Problem(502, error.code, error.message)
         case BlobGone():
             return Problem(410, error.code, error.message)
-        case NotFound():
-            return Problem(404, error.code, error.message)
-        case Conflict():
-            return Problem(409, error.code, error.message, headers=(_DO_NOT_RETRY,))
-        case LogError():
-            return kafka_away(retry_after_seconds)
-        case _:
-            return Problem(500, "internal", "something went wrong inside tutti")
+    if (known := of_known(error)) is not None:
+        return known
+    return kafka_away(_RETRY_AFTER_SECONDS) if isinstance(error, LogError) else internal()
 
 
 def of_validation(error: ValidationError) -> Problem:
-    """The first complaint, by field. The offending value is never repeated: it may be a prompt."""
-    kind, (place, message) = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"], fault_of(error)
+    """As `of_fault`; what programs tell apart has a code of its own."""
+    kind = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
     if kind == "json_invalid":
         return Problem(400, "invalid_json", "the body is not JSON")
     if kind == "extra_forbidden":
+        place, _ = fault_of(error)
         return Problem(400, "unknown_field", f"unknown field {place!r}", place)
-    return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
+    return of_fault(error)
 
 
 def of_result(result: Result) -> Problem:
@@ -185,7 +172,7 @@ def _of_failure(failure: Failure) -> Problem:
     message = failure.message
     if failure.missing:
         message = f"{message} (missing: {', '.join(failure.missing)})"
-    headers = (_DO_NOT_RETRY,) if status == 409 else ()
+    headers = (DO_NOT_RETRY,) if status == 409 else ()
     return Problem(status, failure.kind.value, message, param, retry_after, details, headers)
 
 
@@ -195,7 +182,7 @@ def _of_limit(limit: str, failure: Failure) -> Problem:
     again = failure.retry_after_seconds
     match limit:
         case "tenant.calls" | "tenant.tokens" | "tenant.cost":
-            return Problem(429, INSUFFICIENT_QUOTA, failure.message, None, again, details, (_DO_NOT_RETRY,))
+            return Problem(429, INSUFFICIENT_QUOTA, failure.message, None, again, details, (DO_NOT_RETRY,))
         case "tenant.jobs" | "tenant.steps" | "conversation.waiting" | "conversations":
             return Problem(429, "rate_limit_exceeded", failure.message, None, again or _RETRY_AFTER_SECONDS, details)
         case "tenant":

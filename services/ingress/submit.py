@@ -30,7 +30,7 @@ from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.contracts.review import ReviewGiven
 from shared.errors import Overloaded
 from shared.kafka.port import Headers, Message
-from shared.murmur import Endings, place
+from shared.murmur import Spelling, place
 from shared.processing.lane import Fate
 from shared.processing.outbox import Outbox
 from shared.telemetry import tracing
@@ -62,10 +62,7 @@ class HomeBouts:
         return self._home
 
 
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-"""Two characters at a time: 10 bits."""
-_ENDINGS = Endings([_PAIRS[7 * number & 1023] + pair for number, pair in enumerate(_PAIRS)])
+_CROCKFORD = Spelling("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 _GENERATED = re.compile(r"j_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -74,8 +71,7 @@ def new_job_id(wall_seconds: float, random: Random, home: int = 0, homes: int = 
     this home among so many.
     """
     number = (int(wall_seconds * 1000) & 0xFFFF_FFFF_FFFF) << 70 | random.getrandbits(70)
-    head = "j_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(110, 9, -10)])
-    return _ENDINGS.complete(head, number & 1023, home, homes)
+    return _CROCKFORD.spell("j_", number, home, homes)
 
 
 def is_generated(job: str) -> bool:

@@ -13,7 +13,7 @@ from services.planner.settings import PlannerSettings
 from services.planner.shard.homes import QUIET_SECONDS, Homes
 from services.planner.shard.wiring import Wiring
 from shared.agents.table import Declarations
-from shared.contracts import schedule
+from shared.contracts import budget, schedule
 from shared.contracts.versions import NEWEST
 from shared.kafka.assignor import HomeAssignor
 from shared.patterns import load
@@ -49,7 +49,7 @@ class Planner:
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        kinds = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds, **self.homes.beliefs.kinds}
+        kinds = {budget.KIND: self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds, **self.homes.beliefs.kinds}
         self._declared = follow_registry(environment.log, clock, topics, client_id=f"{name}-registry", service=self.name, kinds=kinds)
         self._heard = NodesHeard(environment.log, clock, topics, f"{name}-heard")
         self._schedules.complete = self._declared.caught_up

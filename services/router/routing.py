@@ -124,7 +124,7 @@ class Routing:
             return None
         assert isinstance(chosen, Chosen), "an open lane has a place"
         self._expected.learn(entry.priority_class, now - entry.arrived_at + chosen.seconds)
-        return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability, entry.cost))
+        return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability))
 
     def _fail(self, lane: Hashable, error: Exception) -> None:
         """Judging or placing a step of this demand raised what nobody expected."""

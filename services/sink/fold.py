@@ -1,6 +1,6 @@
-"""The fold: valid events of one home, in log order, as one upsert a job and batch, sums of days, and links of the audit chain. Pure.
+"""The fold: valid events of one home, in log order, as one upsert a job and write, sums of days, and links of the audit chain. Pure.
 
-Whatever the batches are and however often records are read again, the store becomes the same: a job's fields are set to what the log says
+Whatever the writes are and however often records are read again, the store becomes the same: a job's fields are set to what the log says
 of them, a day's sums take each record once (`port.Sum`), and of a job's id that is used again each life is a document of its own.
 """
 
@@ -18,11 +18,13 @@ from typing import Any
 from pydantic_core import to_json
 
 from services.sink.handlers import Valid
-from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Batch, Begun, Document, JobLife
+from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Begun, Document, JobLife, Writes
 from services.sink.settings import SinkSettings
 from shared.audit import BLOCK, digest, linked
 from shared.contracts import event as events
 from shared.contracts import ids
+from shared.contracts.base import YEAR_10000
+from shared.contracts.budget import MICROS
 from shared.contracts.conversation import ConversationChanged
 from shared.contracts.review import ReviewDecided
 from shared.contracts.usage import Usage
@@ -67,7 +69,7 @@ class HomeFold:
         return found
 
     def learn(self, lives: Sequence[tuple[str, JobLife]], jobs: Iterable[str], offset: int) -> None:
-        """What the store says of `jobs`; of several lives that is meant which holds at `offset`, where the batch begins. What lies behind
+        """What the store says of `jobs`; of several lives that is meant which holds at `offset`, where the write begins. What lies behind
         it is not known yet, though the store may have it: what is made of a record is the same each time.
         """
         found: dict[str, JobLife] = {}
@@ -79,20 +81,20 @@ class HomeFold:
         for job in jobs:
             self._put(job, found.get(job) or JobLife(NOWHERE, ids.owner(job)))
 
-    def fold(self, one: Valid, batch: Batch) -> None:
+    def fold(self, one: Valid, writes: Writes) -> None:
         """In order of offsets, behind what was folded before."""
         job: str | None = one.event.__dict__.get("job")
         known = None if job is None else self._job(job, one)
-        self._link(one, known, batch)
+        self._link(one, known, writes)
         if job is not None and known is not None:
             for fact in events.facts_of(one.event):
-                self._fact(job, known, fact, one, batch)
+                self._fact(job, known, fact, one, writes)
                 self._heard(one.offset, fact, known)
         elif isinstance(one.event, ConversationChanged):
-            self._talk(one.event, one, batch)
+            self._talk(one.event, one, writes)
 
     def trim(self) -> None:
-        """Between two batches, since only what is written can be looked up."""
+        """Between two writes, since only what is written can be looked up."""
         while len(self._jobs) > self._settings.known_jobs or self._steps > _STEPS_A_JOB * self._settings.known_jobs:
             self._steps -= len(self._jobs.popitem(last=False)[1].steps)
 
@@ -116,11 +118,11 @@ class HomeFold:
 
     # A job's row
 
-    def _fact(self, job: str, known: JobLife, fact: Any, one: Valid, batch: Batch) -> None:
+    def _fact(self, job: str, known: JobLife, fact: Any, one: Valid, writes: Writes) -> None:
         row = _ROWS.get(type(fact))
         if row is None:
             return
-        upsert = batch.upsert(USAGE, f"{job}@{self.name}.{known.offset}")
+        upsert = writes.upsert(USAGE, f"{job}@{self.name}.{known.offset}")
         day = day_of(one.at_ms)
         if not upsert.most:
             upsert.fields.update(job=job, home=self.name, life=known.offset)
@@ -128,11 +130,11 @@ class HomeFold:
         steps = len(known.steps)
         upsert.fields.update(row(fact, known, one.offset))
         self._steps += len(known.steps) - steps
-        self._sum(known, fact, one, batch)
+        self._sum(known, fact, one, writes)
 
-    def _talk(self, event: ConversationChanged, one: Valid, batch: Batch) -> None:
+    def _talk(self, event: ConversationChanged, one: Valid, writes: Writes) -> None:
         """The newest event of a conversation is all of it: `state` begins with its place in the log, and the larger text is kept."""
-        upsert = batch.upsert(TALKS, f"{self.name}/{event.tenant}/{event.conversation}")
+        upsert = writes.upsert(TALKS, f"{self.name}/{event.tenant}/{event.conversation}")
         upsert.fields.update(home=self.name, tenant=event.tenant, conversation=event.conversation)
         known = (event.older, *event.recent, event.memory_size)
         state = {"turns": event.ended, "waiting": len(event.waiting), "gone": event.gone}
@@ -143,7 +145,7 @@ class HomeFold:
 
     # A day's sums
 
-    def _sum(self, known: JobLife, fact: Any, one: Valid, batch: Batch) -> None:
+    def _sum(self, known: JobLife, fact: Any, one: Valid, writes: Writes) -> None:
         """The day is that of the record's arrival: of one home and one key one document."""
         if isinstance(fact, events.JobSettled):
             result = fact.result
@@ -159,7 +161,7 @@ class HomeFold:
             if fact.key is not None:
                 about["key"] = fact.key
             if known.conversation is not None:
-                self._add({"of": "talks", "tenant": result.tenant, "conversation": known.conversation}, values, one, batch)
+                self._add({"of": "talks", "tenant": result.tenant, "conversation": known.conversation}, values, one, writes)
         elif isinstance(fact, events.StepAnswered | events.AttemptFailed | events.WorkWasted):
             agent, model = ran(known, fact)
             about = {"of": "steps", "tenant": known.tenant or UNKNOWN, "agent": agent, "model": model}
@@ -170,17 +172,17 @@ class HomeFold:
             }
         else:
             return
-        self._add(about, values, one, batch)
+        self._add(about, values, one, writes)
 
-    def _add(self, about: Document, values: dict[str, int], one: Valid, batch: Batch) -> None:
+    def _add(self, about: Document, values: dict[str, int], one: Valid, writes: Writes) -> None:
         day = day_of(one.at_ms)
         fields = {"home": self.name, "day": f"{day:%Y-%m-%d}", **about}
         id_ = blake2b("\0".join(map(str, fields.values())).encode(), digest_size=16).hexdigest()
-        batch.add(id_, fields, day + timedelta(days=self._settings.totals_days), one.offset, values)
+        writes.add(id_, fields, day + timedelta(days=self._settings.totals_days), one.offset, values)
 
     # The chain
 
-    def _link(self, one: Valid, known: JobLife | None, batch: Batch) -> None:
+    def _link(self, one: Valid, known: JobLife | None, writes: Writes) -> None:
         event, fields = one.event, one.event.__dict__
         entry: Document = {"offset": one.offset, "type": event.type, "digest": digest(one.value)}
         entry["epoch"] = one.offset if isinstance(event, events.PlannerStarted) else event.epoch
@@ -197,7 +199,7 @@ class HomeFold:
         if known is not None and known.tenant is not None:
             entry["tenant"] = known.tenant
         block = one.offset // BLOCK
-        upsert = batch.upsert(AUDIT, f"{self.name}.{block}")
+        upsert = writes.upsert(AUDIT, f"{self.name}.{block}")
         if not upsert.fields:
             upsert.fields.update(home=self.name, block=block)
         upsert.fields[f"entries.{one.offset}"] = entry
@@ -314,7 +316,7 @@ def _amounts(usage: Usage) -> dict[str, float]:
 def _whole(usage: Usage) -> dict[str, int]:
     """In whole numbers, whose sums are exact in any order."""
     amounts = _amounts(usage)
-    return {"cost_micros": round(1e6 * amounts.pop("cost"))} | {name: int(value) for name, value in amounts.items()}
+    return {"cost_micros": round(MICROS * amounts.pop("cost"))} | {name: int(value) for name, value in amounts.items()}
 
 
 def ran(known: JobLife, fact: events.StepAnswered | events.AttemptFailed | events.WorkWasted | events.StepRetried) -> tuple[str, str]:
@@ -337,7 +339,7 @@ def step_name(step: str) -> str:
 
 def day_of(at_ms: int) -> datetime:
     """Of the record's arrival."""
-    return _midnight(max(0, min(at_ms, 253_402_300_799_000)) // 86_400_000)
+    return _midnight(max(0, min(at_ms, (YEAR_10000 - 1) * 1_000)) // 86_400_000)
 
 
 @lru_cache(maxsize=64)

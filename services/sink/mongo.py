@@ -17,7 +17,7 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI
 
-from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OF_TENANTS, TALKS, TOTALS, USAGE, Batch, Begun, Document, JobLife, Sum, Upsert
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OF_TENANTS, TALKS, TOTALS, USAGE, Begun, Document, JobLife, Sum, Upsert, Writes
 from shared.audit import BLOCK, GENESIS
 from shared.errors import ConfigurationError as WrongSettings
 from shared.errors import StoreAway
@@ -103,12 +103,12 @@ class MongoStore:
         found = await self.find(USAGE, where, order=[("job", 1)], limit=0, fields=("job", "life", "tenant", "settled", "s", "conversation"))
         return [_life(row) for row in found]
 
-    async def write(self, batch: Batch) -> int:
+    async def write(self, writes: Writes) -> int:
         by_collection: dict[str, list[Upsert]] = defaultdict(list)
-        for upsert in batch.upserts:
+        for upsert in writes.upserts:
             by_collection[upsert.collection].append(upsert)
         refused = await asyncio.gather(*(self._upsert(name, upserts) for name, upserts in by_collection.items()))
-        return sum(refused) + await self._add(batch.sums)
+        return sum(refused) + await self._add(writes.sums)
 
     async def find(
         self, collection: str, where: Document, *, order: Sequence[tuple[str, int]], limit: int, fields: Sequence[str] = ()
@@ -245,7 +245,7 @@ class NoStore:
     async def lives(self, home: str, jobs: Collection[str]) -> list[tuple[str, JobLife]]:
         return []
 
-    async def write(self, batch: Batch) -> int:
+    async def write(self, writes: Writes) -> int:
         return 0
 
     async def find(

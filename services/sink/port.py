@@ -21,7 +21,7 @@ Document = dict[str, Any]
 
 @dataclass(slots=True)
 class Upsert:
-    """A document as far as one batch knows it. Each field's value follows from the log alone, so that writing it again, in another batch or
+    """A document as far as one write knows it. Each field's value follows from the log alone, so that writing it again, in another write or
     by another sink, changes nothing. `fields`: path → value; `least`, `most`: kept if smaller, larger.
     """
 
@@ -73,7 +73,7 @@ class Begun(NamedTuple):
     chain: str
 
 
-class Batch:
+class Writes:
     """One write: one upsert a document."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Batch:
         self._sums: dict[str, Sum] = {}
 
     def upsert(self, collection: str, id_: str) -> Upsert:
-        """The document of this id, as far as the batch has it."""
+        """The document of this id, as far as it is in this write."""
         found = self._upserts.get((collection, id_))
         if found is None:
             found = self._upserts[collection, id_] = Upsert(collection, id_)
@@ -122,7 +122,7 @@ class Store(Protocol):
         """All that is known of these ids."""
         ...
 
-    async def write(self, batch: Batch) -> int:
+    async def write(self, writes: Writes) -> int:
         """Returns when the store has it; how many documents it refused for what they hold, which no repetition mends."""
         ...
 

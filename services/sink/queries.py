@@ -14,7 +14,8 @@ from pydantic_core import from_json
 from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE, Document, Store
 from shared.audit import BLOCK
 from shared.contracts import ids
-from shared.contracts.base import JobId, Label, NodeId, Offset, Tenant
+from shared.contracts.base import EpochSeconds, JobId, Label, NodeId, Offset, Tenant
+from shared.contracts.budget import MICROS
 from shared.contracts.result import Status
 from shared.errors import NotFound, TooLarge
 
@@ -39,8 +40,9 @@ Day = Annotated[
     str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$", max_length=10), AfterValidator(lambda day: date.fromisoformat(day) and day)
 ]
 Limit = Annotated[int, Field(ge=1, le=1_000)]
-At = Annotated[float, Field(ge=0, lt=253_402_300_800)]
-Cursor = Annotated[tuple[At, Annotated[str, Field(max_length=1_000)]], BeforeValidator(lambda text: (*str(text).split(",", 1), "")[:2])]
+Cursor = Annotated[
+    tuple[EpochSeconds, Annotated[str, Field(max_length=1_000)]], BeforeValidator(lambda text: (*str(text).split(",", 1), "")[:2])
+]
 """`at,id` of the last row of a page; an instant alone: what lies before it."""
 
 
@@ -107,7 +109,7 @@ def summed(found: Iterable[Document], by: Sequence[str]) -> list[Document]:
 
 def _readable(total: dict[str, int]) -> Document:
     shown: Document = {name: total[name] for name in _AMOUNTS if name in total and name not in ("cost_micros", "milliseconds")}
-    shown["cost"] = total.get("cost_micros", 0) / 1e6
+    shown["cost"] = total.get("cost_micros", 0) / MICROS
     if "milliseconds" in total:
         shown["seconds"] = total["milliseconds"] / 1e3
     return shown
@@ -138,7 +140,7 @@ class _Jobs(_Paged):
     status: Status | None = None
     pattern: Label | None = None
     model: Label | None = None
-    since: At = 0.0
+    since: EpochSeconds = 0.0
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
         where = _given(tenant=tenant, status=self.status and self.status.value, pattern=self.pattern, model=self.model)
@@ -222,7 +224,7 @@ class _Logs(Query):
     """What happened, newest first: an event a line. `before`: what the page before calls `next`, in milliseconds."""
 
     path = "/v1/logs"
-    since: At = 0.0
+    since: EpochSeconds = 0.0
     before: Annotated[int, Field(ge=0, le=10**16)] = 10**16
     limit: Limit = 100
 
@@ -306,8 +308,8 @@ class _Acts(Query):
 
     by: Label | None = None
     kind: Annotated[str, Field(max_length=64)] | None = None
-    since: At = 0.0
-    before: At | None = None
+    since: EpochSeconds = 0.0
+    before: EpochSeconds | None = None
     limit: Limit = 100
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:

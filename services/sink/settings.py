@@ -11,8 +11,6 @@ from pydantic_settings import BaseSettings
 from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
 from shared.settings import of_service
 
-DAY_SECONDS = 86_400.0
-
 
 class SinkSettings(BaseSettings):
     """What a sink may be told."""

@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
-from services.sink.port import USAGE, Batch, Store
+from services.sink.port import USAGE, Store, Writes
 from shared.clock import Clock
 from shared.telemetry import logs, metrics
 from shared.telemetry.otlp import Export, Span
@@ -32,9 +32,9 @@ class Traces:
         self._ended: deque[_Ended] = deque()
         self._news = asyncio.Event()
 
-    def written(self, batch: Batch) -> None:
+    def written(self, writes: Writes) -> None:
         """The store has it."""
-        for upsert in batch.upserts:
+        for upsert in writes.upserts:
             if upsert.collection == USAGE and "settled" in upsert.fields:
                 if len(self._ended) >= HELD_JOBS:
                     metrics.SINK_TRACES.labels("left_out").inc()

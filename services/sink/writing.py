@@ -1,6 +1,6 @@
-"""Writer: what the windows hold becomes one batch, and is finished once the store has it. Nothing of it is read on meanwhile.
+"""Writer: what the windows hold becomes one write, and is finished once the store has it. Nothing of it is read on meanwhile.
 
-A batch that the store does not take is written again, ever more slowly; its records stay unfinished, so the windows fill, the partitions
+A write that the store does not take is written again, ever more slowly; its records stay unfinished, so the windows fill, the partitions
 are paused, and Kafka keeps what comes. Of a partition that has gone to another sink the rest is harmless: he writes the same.
 """
 
@@ -17,7 +17,7 @@ from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
 from services.sink.others import keep_act, keep_letter, keep_node
-from services.sink.port import Batch, Begun, Store
+from services.sink.port import Begun, Store, Writes
 from services.sink.settings import SinkSettings
 from services.sink.traces import Traces
 from shared.audit import home_name
@@ -101,21 +101,21 @@ class Writer:
             if not self._prepared:
                 await self._patiently(by_window, self._store.prepare)
                 self._prepared = True
-            batch = Batch()
+            writes = Writes()
             for window, records in by_window.items():
                 if window.partition.topic != self._topics.job_events:
-                    self._others(records, batch)
+                    self._others(records, writes)
                     continue
                 with suppress(_Gone):  # of this one; the others go on
-                    await self._events(window, records, batch)
+                    await self._events(window, records, writes)
             with metrics.SINK_WRITE_SECONDS.time():
-                metrics.SINK_REFUSED.inc(await self._patiently(by_window, partial(self._store.write, batch)))
+                metrics.SINK_REFUSED.inc(await self._patiently(by_window, partial(self._store.write, writes)))
         except _Gone:
             return
         for window, record in taken:
             window.finish(record.offset)
         if self._traces is not None:
-            self._traces.written(batch)
+            self._traces.written(writes)
 
     async def _patiently(self, windows: Iterable[Window], call: Callable[[], Awaitable[T]]) -> T:
         """What the store answers, however long that takes. Raises _Gone."""
@@ -134,7 +134,7 @@ class Writer:
 
     # Job events
 
-    async def _events(self, window: Window, records: list[Record], batch: Batch) -> None:
+    async def _events(self, window: Window, records: list[Record], writes: Writes) -> None:
         reading = await self._reading(window, records)
         if reading.epochs.epoch is None:
             reading.epochs.begin(leading_epochs(records))
@@ -145,7 +145,7 @@ class Writer:
             reading.fold.learn(lives, jobs, valid[0].offset)
         for one in valid:
             try:
-                reading.fold.fold(one, batch)
+                reading.fold.fold(one, writes)
             except Exception as error:  # a defect, ours or of what it holds, is that event's affair
                 pass_over("sink", next(record for record in records if record.offset == one.offset), error)
         if valid:
@@ -171,19 +171,19 @@ class Writer:
 
     # What else is kept
 
-    def _others(self, records: Sequence[Record], batch: Batch) -> None:
-        fold_each("sink", records, partial(self._other, batch))
+    def _others(self, records: Sequence[Record], writes: Writes) -> None:
+        fold_each("sink", records, partial(self._other, writes))
 
-    def _other(self, batch: Batch, record: Record) -> None:
+    def _other(self, writes: Writes, record: Record) -> None:
         if record.topic == self._topics.dead_letters:
             letter = read_letter(record)
-            keep_letter(record, letter, batch, self._settings.dead_letter_days)
+            keep_letter(record, letter, writes, self._settings.dead_letter_days)
             self._gauges.letter(letter)
         elif record.topic == self._topics.acts:
-            keep_act(record, batch, self._settings.acts_days)
+            keep_act(record, writes, self._settings.acts_days)
         else:
             name, node = read_announcement(record)
-            keep_node(record, name, node, batch, self._settings.node_days)
+            keep_node(record, name, node, writes, self._settings.node_days)
             self._gauges.announced(name, node)
 
 

@@ -6,25 +6,26 @@ import math
 
 from services.worker.round_trip import RoundTrip
 
+_WINDOW_SECONDS = 1.0
+
 
 class _CompletionRate:
-    """Attempts ended per second, an exponentially decaying average over `window_seconds`."""
+    """Attempts ended per second, an exponentially decaying average over `_WINDOW_SECONDS`."""
 
-    def __init__(self, window_seconds: float = 1.0) -> None:
-        self._window = window_seconds
+    def __init__(self) -> None:
         self._rate = 0.0
         self._at: float | None = None
 
     def add(self, now: float, count: int = 1) -> None:
         """`count` attempts ended at `now`, monotonic seconds."""
-        self._rate = self.per_second(now) + count / self._window
+        self._rate = self.per_second(now) + count / _WINDOW_SECONDS
         self._at = now
 
     def per_second(self, now: float) -> float:
         """The average as of `now`."""
         if self._at is None:
             return 0.0
-        return self._rate * math.exp(-max(0.0, now - self._at) / self._window)
+        return self._rate * math.exp(-max(0.0, now - self._at) / _WINDOW_SECONDS)
 
 
 class Slots:

@@ -28,6 +28,9 @@ JSON_DEPTH = MAX_DEPTH - 8
 """Of one free JSON value: what may lie around it (a schedule's job's message's tool call) keeps the whole within `MAX_DEPTH`."""
 JSON_WEIGHT = 256 * 1024
 """Most values and characters of one free JSON value: one schema, one tool, one tool call."""
+DAY_SECONDS = 86_400.0
+YEAR_10000 = 253_402_300_800
+"""In seconds since the Unix epoch: where instants end."""
 
 # Numbers
 
@@ -165,9 +168,9 @@ def _instant(value: Any) -> Any:
     return value
 
 
-EpochSeconds = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+EpochSeconds = Annotated[float, Field(ge=0, lt=YEAR_10000)]
 """Seconds since the Unix epoch, before the year 10000. For what services write: it is checked without a call into Python."""
-Instant = Annotated[float, Field(ge=0, lt=253_402_300_800), BeforeValidator(_instant, json_schema_input_type=float | str)]
+Instant = Annotated[float, Field(ge=0, lt=YEAR_10000), BeforeValidator(_instant, json_schema_input_type=float | str)]
 """The same as people write it: ISO 8601 with an offset is accepted besides."""
 
 

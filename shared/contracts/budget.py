@@ -6,14 +6,30 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.contracts.base import MANY, Contract, Cost, Count, EpochSeconds, Label, Offset, Ordinal, Partition, Quantity, Tenant
+from shared.contracts.base import (
+    DAY_SECONDS,
+    MANY,
+    Contract,
+    Cost,
+    Count,
+    EpochSeconds,
+    Label,
+    Offset,
+    Ordinal,
+    Partition,
+    Quantity,
+    Tenant,
+)
 from shared.contracts.cache import TenantCache
 from shared.contracts.critique import Policies
 from shared.contracts.limits import Limits
 
+KIND = "tenant"
+"""Of the entries of limits."""
 ALWAYS = 0
 """The day of what is not counted by days: concurrent jobs."""
-DAY_SECONDS = 86_400
+MICROS = 1_000_000
+"""Costs are counted as whole millionths of the cluster's currency: their sums are exact."""
 
 
 def day_of(wall: float) -> int:

@@ -7,12 +7,14 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from shared.contracts.base import CLASSES, TENANT, Contract, EpochSeconds, Instant, Label, PriorityClass, Tenant
+from shared.contracts.base import CLASSES, DAY_SECONDS, TENANT, Contract, EpochSeconds, Instant, Label, PriorityClass, Tenant
 
 KIND = "key"
 """Of the entries."""
 KeyName = Annotated[str, StringConstraints(pattern=f"^{TENANT}$", max_length=64)]
-"""Shown in logs; names the rate buckets."""
+"""By it its holder is known; it names the rate buckets, and is shown in logs."""
+GRACE_SECONDS = DAY_SECONDS
+"""Unless it is said otherwise, so long a key holds that was rotated away."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True, max_length=64)]
 """SHA-256 of the key, in hex."""
 Rated = Annotated[float, Field(ge=1e-3, le=1e12)]

@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from shared.contracts.base import (
+    DAY_SECONDS,
     DIGEST,
     INLINE_BYTES,
-    TENANT,
     Contract,
     EpochSeconds,
     JobId,
@@ -27,16 +27,14 @@ from shared.contracts.base import (
     Text,
 )
 from shared.contracts.fact import Fact
+from shared.contracts.keys import KeyName
 
 REVIEW_BYTES = INLINE_BYTES + 16 * 1024
 """Largest review as JSON: an inline text with what is asked of it."""
-LONGEST_SECONDS = 366 * 86_400.0
-DAY_SECONDS = 86_400.0
+LONGEST_SECONDS = 366 * DAY_SECONDS
 
 Verdict = Literal["approve", "edit", "reject", "answer"]
 """The text may go on; another text goes on instead; nothing goes on; the question is answered with a text."""
-KeyName = Annotated[str, StringConstraints(pattern=f"^{TENANT}$", max_length=64)]
-"""Of an API key, by which its holder is known."""
 People = Annotated[tuple[KeyName, ...], Field(max_length=64)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,12 @@ from shared.contracts.job import Job
 KIND = "schedule"
 """Of its key in the registry: `schedule/<id>`."""
 LATE_SECONDS = 60.0
+CronText = Annotated[str, Field(min_length=1, max_length=200)]
+"""Five fields (minute hour day month weekday), or six with seconds first."""
+TimeZone = Annotated[str, Field(max_length=64)]
+"""A name of the IANA data base."""
+LateSeconds = Annotated[float, Field(ge=1, le=86_400)]
+"""A run that begins later than this was missed."""
 
 
 class Missed(StrEnum):
@@ -29,15 +35,12 @@ class Schedule(Contract):
     """Each time that `cron` names in `time_zone` begins a job with this body."""
 
     id: ScheduleId
-    cron: str = Field(min_length=1, max_length=200)
-    """Five fields (minute hour day month weekday), or six with seconds first."""
-    time_zone: str = Field(default="UTC", max_length=64)
-    """A name of the IANA data base."""
+    cron: CronText
+    time_zone: TimeZone = "UTC"
     job: Job
     priority_class: PriorityClass = PriorityClass.STANDARD
     missed: Missed = Missed.LAST
-    late_seconds: float = Field(default=LATE_SECONDS, ge=1, le=86_400)
-    """A run that begins later than this was missed."""
+    late_seconds: LateSeconds = LATE_SECONDS
     enabled: bool = True
     since: EpochSeconds
     """Runs that were due up to this instant are none of this schedule's."""

@@ -50,13 +50,13 @@ class HomeAssignor:
 
     name = "tutti-home"
 
-    def __init__(self, homes: int, *, version: int = 1, weight: float = 1.0) -> None:
+    def __init__(self, homes: int, *, version: int = 1) -> None:
         """`homes`: the count that the cluster was made with; numbers beyond it are nobody's."""
-        self._homes, self._version, self._weight = homes, version, weight
+        self._homes, self._version = homes, version
         self._held: tuple[int, ...] = ()
 
     def user_data(self) -> bytes:
-        return encode_facts(self._version, self._weight, self._held)
+        return encode_facts(self._version, 1.0, self._held)
 
     def on_assignment(self, partitions: Collection[TopicPartition]) -> None:
         self._held = tuple(sorted({number for _, number in partitions}))

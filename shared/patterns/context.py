@@ -20,13 +20,13 @@ from shared.agents.cards import applied
 from shared.agents.features import query_of
 from shared.agents.suiting import Means, chosen
 from shared.contracts.agents import PinnedTool, Team
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import DAY_SECONDS, PriorityClass
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.conversation import Memory
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, Needs
 from shared.contracts.limits import Limits
-from shared.contracts.review import DAY_SECONDS, Decision, ReviewTerms
+from shared.contracts.review import Decision, ReviewTerms
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.model_names import canonical

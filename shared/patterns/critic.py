@@ -31,7 +31,7 @@ from shared.patterns.chain import job_input
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.critiquing import critiqued
-from shared.patterns.judging import Judge, Verdict, judged, preferred, readable
+from shared.patterns.judging import REVISE, Grade, Judge, judged, preferred, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
@@ -40,7 +40,6 @@ from shared.validators.checks import CheckedSet, Checks, faults, json_faults, pl
 
 _TIME = 0.6
 """Of the job's whole time, what checking and revising may take after the draft: what is best then is the answer."""
-_REVISE = "Write your answer again, whole, with these faults mended and all else kept. {data}\n{faults}"
 _MOST_FOUND = 8
 _CUT = "the answer is cut off before its end; be shorter"
 
@@ -59,17 +58,17 @@ class _CriticInput(PatternInput):
 class _Draft:
     """A draft and what is known of it. `rank`: fewer faults first, then the score; what has no verdict has none."""
 
-    def __init__(self, answer: Answer, faults: Sequence[str], verdict: Verdict | None) -> None:
-        self.answer, self.faults, self.verdict = answer, tuple(faults), verdict
-        self.rank = (-len(self.faults), verdict.score if verdict is not None else 0)
+    def __init__(self, answer: Answer, faults: Sequence[str], grade: Grade | None) -> None:
+        self.answer, self.faults, self.grade = answer, tuple(faults), grade
+        self.rank = (-len(self.faults), grade.score if grade is not None else 0)
 
     @property
     def critique(self) -> str:
         """What its author is told; empty where there is nothing to go by."""
-        return "\n".join(f"- {fault}" for fault in self.faults) or (self.verdict.critique.strip() if self.verdict is not None else "")
+        return "\n".join(f"- {fault}" for fault in self.faults) or (self.grade.critique.strip() if self.grade is not None else "")
 
     def told(self, **more: Any) -> dict[str, Any]:
-        score = None if self.verdict is None else self.verdict.score
+        score = None if self.grade is None else self.grade.score
         return {"faults": list(self.faults), "score": score, "critique": self.critique, **more}
 
 
@@ -85,7 +84,7 @@ class _Work:
         """Until a draft passes, a critique comes again or says nothing, a revision is no better, or the rounds are over."""
         self.best = await self._checked(self._first)
         self.drafts = [self.best.told(kept=True)]
-        if self.best.faults or self.best.verdict is not None or self._ask.judge is None:
+        if self.best.faults or self.best.grade is not None or self._ask.judge is None:
             self._ctx.judge(request_of(self._job), self._first, self.passed)
         for _ in range(self._ask.rounds):
             if self._stops():
@@ -111,8 +110,8 @@ class _Work:
     @property
     def passed(self) -> bool:
         """Approved: without faults, and by the judge where there is one. No verdict is no approval."""
-        judge, verdict = self._ask.judge, self.best.verdict
-        approved = judge is None or (verdict is not None and verdict.score >= judge.accept)
+        judge, grade = self._ask.judge, self.best.grade
+        approved = judge is None or (grade is not None and grade.score >= judge.accept)
         return bool(self.drafts) and not self.best.faults and approved
 
     def answer(self) -> Answer:
@@ -154,7 +153,7 @@ class _Work:
         said = framed("faults", self.best.critique)
         turns = (
             ChatMessage(role="assistant", content=self.best.answer.text),
-            ChatMessage(role="user", content=_REVISE.format(data=NO_ORDERS, faults=said)),
+            ChatMessage(role="user", content=REVISE.format(data=NO_ORDERS, faults=said)),
         )
         return _written(self._ctx, self._job, self._ask, turns)
 

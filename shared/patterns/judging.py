@@ -29,6 +29,7 @@ _JUDGE = """{data} Judge whether the text does the task well: {rubric}
 Write one sentence of reasoning. Copy into `quote` a short passage of the text, word for word, that shows why. Say in `critique` what must \
 be changed. `score` is 1 (useless) to 5 (nothing to change)."""
 _COMPARE = "{data} Two texts do the same task. Which one does it better: {rubric} Their order and length do not count."
+REVISE = "Write your answer again, whole, with these faults mended and all else kept. {data}\n{faults}"
 RUBRIC = "is it correct, complete and clear?"
 
 
@@ -41,7 +42,7 @@ class Judge(PatternInput):
     accept: int = Field(default=4, ge=1, le=5)
 
 
-class Verdict(Control):
+class Grade(Control):
     """What a judge decides of one text."""
 
     reasoning: str = Field(default="", max_length=200)
@@ -57,18 +58,18 @@ class _Preference(Control):
     better: Literal["first", "second", "equal"]
 
 
-async def judged(ctx: Context, job: Job, judge: Judge, task: str, text: str) -> Verdict | None:
+async def judged(ctx: Context, job: Job, judge: Judge, task: str, text: str) -> Grade | None:
     """None where there is no verdict with evidence; an empty text is not even shown. At a limit StepError is raised."""
     if not text.strip():
         return None
     words = _JUDGE.format(data=NO_ORDERS, rubric=judge.rubric)
     content = f"{framed('task', task)}\n{framed('text', text, MOST_CHARACTERS)}\n\n{words}"
     try:
-        verdict = await decide(ctx, _request(ctx, job, judge, content), Verdict)
+        grade = await decide(ctx, _request(ctx, job, judge, content), Grade)
     except StepError as error:
         stop_at_limit(error.failure)
         return None
-    return verdict if occurs(verdict.quote, text[:MOST_CHARACTERS]) else None
+    return grade if occurs(grade.quote, text[:MOST_CHARACTERS]) else None
 
 
 Opinions = tuple[str | None, str | None]

@@ -31,7 +31,7 @@ from shared.patterns.chain import job_input
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, explained, stop_at_limit
 from shared.patterns.control import Control, Decided, decide, narrowed
-from shared.patterns.judging import Judge, Verdict, judged, readable
+from shared.patterns.judging import Grade, Judge, judged, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
@@ -167,10 +167,10 @@ class _Team:
 
     async def _approved(self) -> bool:
         """By the critic, who must quote the results. What he misses, the coordinator reads next."""
-        verdict = await judged(self._ctx, self._job, self._ask.judge, self._task, "\n\n".join(text for _, text in self._newest()))
-        if verdict is not None and verdict.score >= self._ask.judge.accept:
+        grade = await judged(self._ctx, self._job, self._ask.judge, self._task, "\n\n".join(text for _, text in self._newest()))
+        if grade is not None and grade.score >= self._ask.judge.accept:
             return True
-        self._critique = "" if verdict is None else verdict.critique.strip()
+        self._critique = "" if grade is None else grade.critique.strip()
         return False
 
     def _new(self, orders: Sequence[_Assignment]) -> list[_Assignment]:
@@ -232,15 +232,15 @@ def _shown(facts: _TaskLedger) -> str:
 
 async def maestro(ctx: Context, job: Job, ask: _MaestroInput) -> Answer:
     """The single answer where it passes or the team finds nothing; else the coordinator's, over the team's results."""
-    single, verdict, passed = await _single(ctx, job, ask) if ask.skip_team else (None, None, False)
+    single, grade, passed = await _single(ctx, job, ask) if ask.skip_team else (None, None, False)
     if single is not None and passed:
-        return explained(single, stopped="single", passed=verdict is not None, single_score=verdict and verdict.score)
+        return explained(single, stopped="single", passed=grade is not None, single_score=grade and grade.score)
     team = _Team(ctx, job, ask)
     [end] = await ctx.in_time(_TEAM * ctx.seconds, team.run())
     stop_at_limit(end)
     if end is not None:
         team.stopped = "undecided"
-    beside = {"single": single and single.text, "single_score": verdict and verdict.score, **team.explanation()}
+    beside = {"single": single and single.text, "single_score": grade and grade.score, **team.explanation()}
     if not team.results:
         return explained(single or await ctx.ask(request_of(job)), **beside)
     try:
@@ -252,7 +252,7 @@ async def maestro(ctx: Context, job: Job, ask: _MaestroInput) -> Answer:
         return explained(single or Answer(text=team.results[-1][1]), **beside)
 
 
-async def _single(ctx: Context, job: Job, ask: _MaestroInput) -> tuple[Answer | None, Verdict | None, bool]:
+async def _single(ctx: Context, job: Job, ask: _MaestroInput) -> tuple[Answer | None, Grade | None, bool]:
     """What one call answers, what the critic says of it, and whether it is the answer: it passes, or is none that can be judged."""
     [answer] = await ctx.in_time(_SINGLE * ctx.seconds, ctx.ask(request_of(job).model_copy(update={"stream": False})))
     stop_at_limit(answer)
@@ -264,11 +264,11 @@ async def _single(ctx: Context, job: Job, ask: _MaestroInput) -> tuple[Answer | 
         return answer, None, True
     if faults(answer.text, Checks()):
         return answer, None, False
-    [verdict] = await ctx.in_time(_CRITIC * ctx.seconds, judged(ctx, job, ask.judge, job_input(job), answer.text))
-    stop_at_limit(verdict)
-    if verdict is not None:
-        ctx.judge(request_of(job), answer, verdict.score >= ask.judge.accept)
-    return answer, verdict, verdict is not None and verdict.score >= ask.judge.accept
+    [grade] = await ctx.in_time(_CRITIC * ctx.seconds, judged(ctx, job, ask.judge, job_input(job), answer.text))
+    stop_at_limit(grade)
+    if grade is not None:
+        ctx.judge(request_of(job), answer, grade.score >= ask.judge.accept)
+    return answer, grade, grade is not None and grade.score >= ask.judge.accept
 
 
 def likely_calls(job: Job, ask: _MaestroInput) -> Sequence[int]:

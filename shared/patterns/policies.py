@@ -24,14 +24,11 @@ from shared.framing import NO_ORDERS
 from shared.patterns.context import Context, StepError, chat
 from shared.patterns.conversation import as_seen
 from shared.patterns.critiquing import critiqued, said
-from shared.patterns.judging import Judge, judged, readable
+from shared.patterns.judging import REVISE, Judge, judged, readable
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
+from shared.validators.checks import COMPARED
 from shared.validators.texts import texts_of, with_redacted
-
-_REVISE = "Write your answer again, whole, with these faults mended and all else kept. {data}\n{faults}"
-_COMPARED = ("citations", "quotes", "support")
-"""Checks that compare an answer with what was asked."""
 
 
 class _Seen(NamedTuple):
@@ -159,7 +156,7 @@ async def _judge_all(
 async def _judge(ctx: Context, job: Job, policy: TenantPolicy, seen: _Seen) -> _Judged:
     """By the checks, then by a model where one is to judge."""
     checks, verdict = policy.checks, CritiqueVerdict()
-    compares = any(name in _COMPARED for name in checks.asked)
+    compares = any(name in COMPARED for name in checks.asked)
     documents = seen.documents if compares else ()
     ref = seen.input_ref if seen.direction == "input" or compares else None
     blob = seen.answer.blob if seen.answer is not None else None
@@ -214,6 +211,6 @@ def _revision(job: Job, answer: Answer, found: Iterable[_Judged]) -> StepRequest
     faults = said(one.verdict for one in found if one.verdict is not None)
     turns = (
         ChatMessage(role="assistant", content=answer.text),
-        ChatMessage(role="user", content=_REVISE.format(data=NO_ORDERS, faults=faults)),
+        ChatMessage(role="user", content=REVISE.format(data=NO_ORDERS, faults=faults)),
     )
     return chat(job, (*question(job), *turns), format=job.format, operation=Operation.CHAT)

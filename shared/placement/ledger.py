@@ -40,7 +40,6 @@ class NodeCredit:
         "mailbox",
         "node",
         "offered",
-        "own_tokens",
         "queued_tokens",
         "read",
         "resident",
@@ -70,8 +69,6 @@ class NodeCredit:
         self.available = 0
         self.running = 0
         self.queued_tokens = 0
-        self.own_tokens = 0
-        """Estimated tokens of this party's dispatches that the node's record does not count yet."""
         self.resident: frozenset[str] = frozenset()
         self.loaded_at: dict[str, float] = {}
         """Resident model to when that was first heard, monotonic seconds."""
@@ -81,12 +78,7 @@ class NodeCredit:
         self.free_seconds: float | None = None
         self.given = 0
         """Steps that this party has given it so far."""
-        self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # kind of model → (offset, tokens) not read yet
-
-    @property
-    def tokens_ahead(self) -> int:
-        """Estimated tokens that the node has to work off before a step that is given now."""
-        return self.queued_tokens + self.own_tokens
+        self._acknowledged: dict[str, list[int]] = {}  # kind of model → offsets not read yet
 
     @property
     def unread(self) -> int:
@@ -159,38 +151,33 @@ class NodeCredit:
         self.live = False
         self._count()
 
-    def take(self, tokens: int) -> None:
+    def take(self) -> None:
         assert self.available > 0, "no place left"
         self.in_flight += 1
         self.given += 1
-        self.own_tokens += tokens
         self.available -= 1
 
-    def acknowledge(self, model: str, offset: int, tokens: int) -> None:
+    def acknowledge(self, model: str, offset: int) -> None:
         """A dispatch lies at `offset` of the mailbox; -1 (the broker does not know) counts as the next one."""
         self.in_flight -= 1
         read = self.read.get(model)
         unread = self._acknowledged.setdefault(model, [])
         if offset < 0:
-            offset = unread[-1][0] + 1 if unread else (read or 0)
+            offset = unread[-1] + 1 if unread else (read or 0)
         if read is not None and offset >= read:
-            unread.append((offset, tokens))
-        else:
-            self.own_tokens -= tokens
+            unread.append(offset)
         self._count()
 
-    def cancel(self, tokens: int) -> None:
+    def cancel(self) -> None:
         """A dispatch was not acknowledged: nothing more goes there before the node offers places anew."""
         self.offered = 0
         self.in_flight -= 1
-        self.own_tokens -= tokens
         self._count()
 
     def _move(self, mailbox: int) -> None:
         self.mailbox = mailbox
         self.generation += 1
         self.in_flight = 0
-        self.own_tokens = 0
         self._acknowledged.clear()
 
     def _forget_read(self) -> None:
@@ -198,9 +185,7 @@ class NodeCredit:
         for model, unread in self._acknowledged.items():
             if unread:
                 read = self.read.get(model)
-                kept = [entry for entry in unread if read is not None and entry[0] >= read]
-                self.own_tokens -= sum(tokens for _, tokens in unread) - sum(tokens for _, tokens in kept)
-                unread[:] = kept
+                unread[:] = [offset for offset in unread if read is not None and offset >= read]
 
     def _count(self) -> None:
         self.available = max(0, self.offered - self.in_flight - self.unread) if self.live else 0
@@ -209,15 +194,14 @@ class NodeCredit:
 class OpenDispatch:
     """One step given to one node, until Kafka says where it lies or that it does not."""
 
-    __slots__ = ("account", "boot", "generation", "model", "offset", "sequence", "settled", "tokens")
+    __slots__ = ("account", "boot", "generation", "model", "offset", "sequence", "settled")
 
-    def __init__(self, account: NodeCredit, model: str, tokens: int) -> None:
+    def __init__(self, account: NodeCredit, model: str) -> None:
         self.account = account
         self.boot, self.sequence = account.boot, account.sequence
         """Of the record whose place is used."""
         self.model = model
         self.generation = account.generation
-        self.tokens = tokens
         self.settled = False
         self.offset = -1
         """Where it lies, as far as what its node tells of can be trusted to mean it."""
@@ -292,21 +276,21 @@ class CreditLedger:
             del self._accounts[node]
         return [account.node for account in lost]
 
-    def take(self, account: NodeCredit, capability: str, tokens: int) -> OpenDispatch:
+    def take(self, account: NodeCredit, capability: str) -> OpenDispatch:
         """Use one place, which must be there."""
-        account.take(tokens)
-        return OpenDispatch(account, model_for(capability), tokens)
+        account.take()
+        return OpenDispatch(account, model_for(capability))
 
     def acknowledged(self, dispatch: OpenDispatch, offset: int) -> None:
         """The dispatch lies at `offset` of its mailbox (-1: the broker does not know)."""
         dispatch.lies_at(offset)
         if dispatch.settle():
-            dispatch.account.acknowledge(dispatch.model, offset, dispatch.tokens)
+            dispatch.account.acknowledge(dispatch.model, offset)
 
     def failed(self, dispatch: OpenDispatch) -> None:
         """The dispatch was not acknowledged: it is in nobody's count."""
         if dispatch.settle():
-            dispatch.account.cancel(dispatch.tokens)
+            dispatch.account.cancel()
 
 
 def _incarnation(record: Credits) -> int:

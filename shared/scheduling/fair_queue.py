@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
+TIMES_LEFT = 16
+"""A tenant may hold so many times as many places as are left: of jobs that live, of those who wait."""
+
 
 class Piece(Protocol):
     """What waits. `cost` in tokens (positive), `arrived_at` in monotonic seconds."""

@@ -6,28 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.access import Access, Client, key_of, load
 from shared.contracts import erased
-from shared.contracts.bounds import fault_of
 from shared.contracts.keys import KIND
-from shared.errors import InvalidInput, NotFound, TooLarge, TuttiError
-from shared.problem import Problem, Refused, rendered
+from shared.errors import TooLarge, TuttiError
+from shared.problem import Problem, rendered
 from shared.processing.erasing import Erase, Erasing
 from shared.processing.registry import follow_registry
-from shared.processing.replay import KeptInPart
 from shared.service import Environment
+from shared.service.known_problems import BODY_SECONDS, internal, of_known, too_slow
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
 _AGAIN_SECONDS = 2.0
 _BODY_BYTES = 64 * 1024
-_BODY_SECONDS = 60.0
-
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -60,45 +56,34 @@ async def body_of(request: Request) -> bytes:
     """Raises TooLarge; Refused (408) where it does not arrive in time."""
     body = b""
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 body += part
                 if len(body) > _BODY_BYTES:
                     raise TooLarge(f"the body has more than {_BODY_BYTES} bytes")
     except TimeoutError:
-        raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {_BODY_SECONDS:g} s")) from None
+        raise too_slow("the body did not arrive", BODY_SECONDS) from None
     return body
 
 
 def problem_of(error: Exception) -> Problem:
     """Whatever was raised. What nobody raises on purpose is logged, and told as nothing more than that."""
+    if (known := of_known(error)) is not None:
+        return known
     match error:
-        case Refused():
-            return error.problem
-        case ValidationError():
-            place, message = fault_of(error)
-            return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
-        case TooLarge():
-            return Problem(413, error.code, error.message)
-        case NotFound():
-            return Problem(404, error.code, error.message)
-        case InvalidInput():
-            return Problem(400, error.code, error.message)
-        case KeptInPart():
-            return Problem(409, error.code, error.message)
         case TimeoutError():
             return Problem(503, "log_unavailable", "Kafka does not answer", None, _AGAIN_SECONDS)
-        case TuttiError(retryable=True):
+        case TuttiError(retryable=True):  # Overloaded, too (429 at the ingress): who looks has no limit that he exceeds, the page is full
             again = getattr(error, "retry_after_seconds", None)
             return Problem(503, error.code, error.message, None, _AGAIN_SECONDS if again is None else again)
         case _:
             log.failure("query_failed", error)
-            return Problem(500, "internal", "something went wrong inside tutti")
+            return internal()
 
 
 def refusal(problem: Problem) -> Response:
     """As a response."""
-    headers = {"x-content-type-options": "nosniff"}
+    headers = {"x-content-type-options": "nosniff", **{name.decode(): value.decode() for name, value in problem.headers}}
     if problem.retry_after_seconds is not None:
         headers["retry-after"] = f"{problem.retry_after_seconds:.0f}"
     return Response(rendered(problem), problem.status, headers, "application/json")

@@ -299,6 +299,8 @@ RULES: dict[str, Callable[[str, Any, _Documents], Iterator[Finding]]] = {
     "support": _support,
 }
 """By the field of `CheckSet` that holds its settings."""
+COMPARED = ("citations", "quotes", "support")
+"""Those that compare a text with documents; of a policy, an answer with what was asked."""
 
 
 def json_faults(text: str, schema: JsonObject) -> list[str]:

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -157,6 +157,16 @@ def test_nobody_imports_in_a_circle() -> None:
     assert needs == {}
 
 
+def test_the_tree_of_folders_is_whole() -> None:
+    """Every folder of shared and infra is named in ARCHITECTURE, code, and every package below: as often as there are some of that name."""
+    tree = (ROOT / "ARCHITECTURE.md").read_text().split("\n## 11 Code\n```\n")[1].split("\n```\n")[0]
+    paths = {Path(name).parts for name in tracked() if name.startswith(("services/", "shared/", "infra/"))}
+    folders = {path[:2] for path in paths if len(path) > 2 and path[0] != "services"}
+    folders |= {path[:3] for path in paths if len(path) == 4 and path[3] == "__init__.py"}
+    named = Counter(re.findall(r"(?<![\w/])([\w-]+)/(?!\w)", tree))
+    assert Counter(folder[-1] for folder in folders) - named == Counter()
+
+
 _HOME_FOLDER = re.compile(r"(?<![\w.$}~/-])/(?:home|root|Users|work)/[a-z]")
 _REGISTRY = re.compile(r"\b(?:[\w-]+\.)*(?:pypi|pythonhosted|npmjs|golang|debian|crates|maven)\.(?:org|io|com)\b(?!/POM)", re.IGNORECASE)
 
@@ -177,11 +187,13 @@ _NAMED_FOR_A_THING = ("shared/contracts/", "/routes/", "/dialects/")
 
 
 def test_one_name_has_one_meaning() -> None:
-    """No public class, and no module beside the anatomy, of one part is named like another's."""
+    """No public class, and no module beside the anatomy, of one part is named like another's. Of infra the classes; the lab has its own."""
     classes, modules = defaultdict(set), defaultdict(set)
-    for path in sources("services", "shared"):
+    for path in sources("services", "shared", "infra"):
         name = path.relative_to(ROOT).as_posix()
-        if path.stem not in _ANATOMY and not any(place in name for place in _NAMED_FOR_A_THING):
+        if name.startswith("infra/lab/"):
+            continue
+        if path.stem not in _ANATOMY and not any(place in name for place in (*_NAMED_FOR_A_THING, "infra/")):
             modules[path.stem].add(name)
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

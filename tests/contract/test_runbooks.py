@@ -14,9 +14,10 @@ from pydantic_settings import BaseSettings
 
 from infra.cli.adopt import adopt
 from infra.cli.main import main
+from infra.cli.settings import CommandLineSettings
 from infra.native.settings import NativeSettings
-from services.ingress.routes.tenants import KIND as TENANT
 from shared.agents.table import KINDS as DECLARED
+from shared.contracts.budget import KIND as TENANT
 from shared.contracts.keys import KIND as KEY
 from shared.contracts.maintenance import KIND as MAINTENANCE
 from shared.contracts.schedule import KIND as SCHEDULE
@@ -38,8 +39,6 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HERE = frozenset({"tutti", "make", "curl", "kcat", "echo", "docker", "helm", "export", ".venv/bin/python"})
 """All that documents tell to type: what a fresh machine may not have (`python`) is no word of it."""
 _CODE = re.compile(r"`([^`\n]+)`")
-_OF_COMMANDS = frozenset(re.findall(r'"(TUTTI_[A-Z_]+)"', (ROOT / "infra" / "cli" / "rest.py").read_text()))
-"""What the command line reads besides settings."""
 
 
 def typed(text: str) -> list[str]:
@@ -112,9 +111,9 @@ def check_make(words: list[str]) -> None:
 def test_what_a_page_names_exists(page: str) -> None:
     """Settings, metrics, topics, services' groups, files, other pages; and it is short."""
     text = PAGES[page]
-    own: list[type[BaseSettings]] = [NativeSettings, *(settings_of(service.name) for service in SERVICES)]
+    own: list[type[BaseSettings]] = [NativeSettings, CommandLineSettings, *(settings_of(service.name) for service in SERVICES)]
     for name in re.findall(r"\bTUTTI_[A-Z_]+[A-Z]\b(?!…|\.\.)", text):
-        assert name in _OF_COMMANDS or is_setting(name, *own), name
+        assert is_setting(name, *own), name
     for name in re.findall(r"\btutti_\w+", text):
         assert name in LABELS or f"{name}_total" in LABELS, name
     for link in re.findall(r"\]\(([^)#]+)", text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ from jsonschema import Draft202012Validator
 from pydantic_settings import BaseSettings
 
 import infra
+from infra.cli.settings import CommandLineSettings
 from infra.native.settings import NativeSettings
 from infra.schemas import generate, settings
 from infra.schemas.messages import contracts, messages
 from shared.contracts.base import VERSION
 from shared.oidc import OidcSettings
 from shared.service.configuration import ShellSettings
-from shared.services import SERVICES
+from shared.services import SERVICES, AddedServices
 from shared.topics import FAMILIES, Topics
 from tests.support.chart import is_setting, settings_of
 
 ROOT = Path(infra.__file__).parents[1]
+_READ = re.compile(r"""(?:environ(?:\.get)?[\[(]|getenv\()\s*["'](TUTTI_\w+)""")
 ASYNCAPI: dict[str, Any] = yaml.safe_load((ROOT / "schemas/asyncapi.yaml").read_text())
 
 
@@ -41,7 +44,8 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_a_default_is_shown_as_a_variable_says_it() -> None:
     """What the page shows, typed, is what is so without it: also lists and maps."""
-    kinds: list[type[BaseSettings]] = [ShellSettings, *(settings_of(service.name) for service in SERVICES), OidcSettings, NativeSettings]
+    of_services = (settings_of(service.name) for service in SERVICES)
+    kinds: list[type[BaseSettings]] = [ShellSettings, *of_services, OidcSettings, AddedServices, CommandLineSettings, NativeSettings]
     for kind, (title, group) in zip(kinds, settings.groups(), strict=True):
         assert [setting.variable for setting in group if not is_setting(setting.variable, kind)] == []
         with pytest.MonkeyPatch.context() as environment:
@@ -51,6 +55,14 @@ def test_a_default_is_shown_as_a_variable_says_it() -> None:
             for setting in (one for one in group if one.default):
                 environment.setenv(setting.variable, setting.default.strip("`"))
             assert kind() == before, title
+
+
+def test_every_variable_that_is_read_stands_on_the_page() -> None:
+    """Also one that some line asks the environment for by its name, past all classes."""
+    sources = [path.read_text() for folder in ("services", "shared", "infra") for path in (ROOT / folder).rglob("*.py")]
+    read = {name for source in sources for name in _READ.findall(source)}
+    assert "TUTTI_WORKER__TOOLS" in read
+    assert read <= {setting.variable for _, group in settings.groups() for setting in group}
 
 
 def test_generation_is_deterministic() -> None:

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from infra.cli.exits import Exit
 from infra.native.cluster import LocalCluster
-from infra.native.kafka import Guard, Kafka
+from infra.native.kafka import BrokerSecurity, Kafka
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
@@ -50,7 +50,7 @@ USERS = ("admin", *(f"tutti-{name}" for name in (*NAMES, "cli", "producer", "rea
 @dataclass
 class Place:
     broker: Kafka
-    guard: Guard
+    guard: BrokerSecurity
     directory: Path
 
     def environment(self, user: str, **changes: str) -> dict[str, str]:
@@ -82,8 +82,8 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("guarded")
     authority = Authority(directory / "certificates")
-    guard = Guard(authority.sign("broker").both, authority.file, {name: WORD + name for name in USERS})
-    broker = started_kafka(directory, guard=guard)
+    guard = BrokerSecurity(authority.sign("broker").both, authority.file, {name: WORD + name for name in USERS})
+    broker = started_kafka(directory, security=guard)
     place = Place(broker, guard, directory)
     made = place.tutti("admin", "topics", "acls", "--apply")
     assert made.returncode == 0, made.stderr

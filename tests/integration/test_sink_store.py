@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from services.sink.mongo import MongoStore
-from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Batch
+from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Writes
 from services.sink.queries import QUERIES
 from shared.errors import ConfigurationError, StoreAway
 
@@ -41,14 +41,14 @@ async def opened(url: str, database: str | None = None) -> AsyncIterator[MongoSt
         await store.close()
 
 
-def job_row(batch: Batch, job: str, **fields: Any) -> None:
+def job_row(batch: Writes, job: str, **fields: Any) -> None:
     upsert = batch.upsert(USAGE, job)
     upsert.fields.update(job=job, home="h.0", life=0, **fields)
     upsert.most.update(at=fields.get("at", 1.0), expires_at=LATER)
     upsert.fields.pop("at", None)
 
 
-def added(store_batch: Batch, id_: str, *offsets: int) -> Batch:
+def added(store_batch: Writes, id_: str, *offsets: int) -> Writes:
     for offset in offsets:
         store_batch.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, offset, {"jobs": 1, "calls": offset})
     return store_batch
@@ -59,7 +59,7 @@ async def test_an_upsert_is_the_same_when_it_is_repeated(mongo_url: str) -> None
     async with opened(mongo_url) as store:
         await store.prepare()
         await store.prepare()
-        first, second = Batch(), Batch()
+        first, second = Writes(), Writes()
         job_row(first, "a", tenant="t", **{"s.x1.agent": "chat", "s.x1.model": "m"}, at=5.0)
         job_row(second, "a", status="succeeded", settled=9, at=3.0)
         upsert = second.upsert(NODES, "n")
@@ -77,12 +77,12 @@ async def test_a_sum_takes_each_record_once(mongo_url: str) -> None:
     """By whom and in which batches it may come again."""
     database = f"test-{token_hex(4)}"
     async with opened(mongo_url, database) as one, opened(mongo_url, database) as two:
-        await one.write(added(Batch(), "s", 1, 2, 3))
-        await one.write(added(Batch(), "s", 2, 3))
-        await two.write(added(Batch(), "s", 1, 2, 3, 4))
-        await one.write(added(Batch(), "s", 3, 4, 5))  # it does not know of 4
-        await asyncio.gather(*(store.write(added(Batch(), "s", 6, 7, 8)) for store in (one, two)))
-        await asyncio.gather(*(store.write(added(Batch(), f"t{n}", 1)) for store in (one, two) for n in range(5)))
+        await one.write(added(Writes(), "s", 1, 2, 3))
+        await one.write(added(Writes(), "s", 2, 3))
+        await two.write(added(Writes(), "s", 1, 2, 3, 4))
+        await one.write(added(Writes(), "s", 3, 4, 5))  # it does not know of 4
+        await asyncio.gather(*(store.write(added(Writes(), "s", 6, 7, 8)) for store in (one, two)))
+        await asyncio.gather(*(store.write(added(Writes(), f"t{n}", 1)) for store in (one, two) for n in range(5)))
         rows = await one.find(TOTALS, {"tenant": "t"}, order=[("day", 1)], limit=100)
         assert sorted((row["jobs"], row["calls"], row["reached"]) for row in rows) == [(1, 1, 1)] * 5 + [(8, 36, 8)]
 
@@ -91,7 +91,7 @@ async def test_the_chain_is_found_where_reading_begins(mongo_url: str) -> None:
     """Of the newest entry below an offset, in whichever block."""
     async with opened(mongo_url) as store:
         assert (await store.begun("h.0", 10)).epoch is None
-        batch = Batch()
+        batch = Writes()
         for block, offset in ((0, 3), (0, 200), (2, 513)):
             upsert = batch.upsert(AUDIT, f"h.0.{block}")
             upsert.fields.update(home="h.0", block=block)
@@ -107,7 +107,7 @@ async def test_the_chain_is_found_where_reading_begins(mongo_url: str) -> None:
 async def test_what_can_never_be_stored_is_given_up_alone(mongo_url: str) -> None:
     """A number of more than 64 bits, a document that is too large: the others of its batch are kept."""
     async with opened(mongo_url) as store:
-        batch = Batch()
+        batch = Writes()
         job_row(batch, "odd", calls=2**70)
         job_row(batch, "text", tenant="\ud800")
         job_row(batch, "good", tenant="t")
@@ -119,7 +119,7 @@ async def test_pages_miss_nothing_whatever_begins_like_another(mongo_url: str) -
     """Ids of one instant of which one is the beginning of another: a range that leaves such out would lose a row at a page's end."""
     async with opened(mongo_url) as store:
         await store.prepare()
-        batch = Batch()
+        batch = Writes()
         for life in (3, 32, 321, 4, -1, 30):
             batch.upsert(USAGE, f"a@h.0.{life}").fields.update(job="a", home="h.0", life=life, tenant="t")
             batch.upsert(USAGE, f"a@h.0.{life}").most["at"] = 5.0
@@ -163,7 +163,7 @@ async def test_nonsense_is_a_store_that_is_away(answer: bytes | None) -> None:
     port = server.sockets[0].getsockname()[1]
     async with opened(f"mongodb://127.0.0.1:{port}/?directConnection=true") as store:
         with pytest.raises(StoreAway):
-            await store.write(added(Batch(), "s", 1))
+            await store.write(added(Writes(), "s", 1))
     server.close()
 
 

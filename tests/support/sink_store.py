@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
-from services.sink.port import AUDIT, OF_TENANTS, TOTALS, USAGE, Batch, Begun, Document, JobLife
+from services.sink.port import AUDIT, OF_TENANTS, TOTALS, USAGE, Begun, Document, JobLife, Writes
 from shared.audit import BLOCK, GENESIS
 from shared.errors import StoreAway
 
@@ -51,10 +51,10 @@ class MemoryStore:
             for row in rows
         ]  # fmt: skip
 
-    async def write(self, batch: Batch) -> int:
+    async def write(self, writes: Writes) -> int:
         await self._moment(write=False)
         self.writes += 1
-        steps = [*(("upsert", one) for one in batch.upserts), *(("sum", one) for one in batch.sums)]
+        steps = [*(("upsert", one) for one in writes.upserts), *(("sum", one) for one in writes.sums)]
         done = len(steps) if self._random.random() >= self.fails else self._random.randint(0, len(steps))
         for kind, one in steps[:done]:
             if self._random.random() < 0.1:

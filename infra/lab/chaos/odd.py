@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from infra.verify.report import Place
+from infra.verify.report import RecordPlace
 from shared.clock import Clock
 from shared.contracts.base import INLINE_BYTES, VERSION
 from shared.errors import LogError
@@ -97,7 +97,7 @@ def messages(topics: Topics) -> Iterator[Message]:
                     yield Message(topic.name, odd.value, odd.key, partition, odd.headers)
 
 
-async def write(servers: str, topics: Topics, clock: Clock) -> set[Place]:
+async def write(servers: str, topics: Topics, clock: Clock) -> set[RecordPlace]:
     """Write them all; returns where they lie. Raises LogError when Kafka does not take one."""
     log = AioLog(servers, clock)
     producer = await log.producer(client_id="chaos-odd")
@@ -109,4 +109,4 @@ async def write(servers: str, topics: Topics, clock: Clock) -> set[Place]:
     for fate in fates:
         if isinstance(fate, Exception):
             raise LogError("an odd record was not taken") from fate
-    return {Place(fate.topic, fate.partition, fate.offset) for fate in fates if not isinstance(fate, Exception)}
+    return {RecordPlace(fate.topic, fate.partition, fate.offset) for fate in fates if not isinstance(fate, Exception)}

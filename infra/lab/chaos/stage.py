@@ -35,7 +35,7 @@ from infra.native.redis import RedisServer
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
-from infra.verify.report import Place
+from infra.verify.report import RecordPlace
 from shared.clock import Clock, SystemClock
 
 Store = TypeVar("Store", MongoServer, RedisServer)
@@ -92,7 +92,7 @@ class Stage:
     """Of the sinks; None where there is none on this machine: they count metrics alone."""
     deceived: list[str] = field(default_factory=list)
     """Processes that called themselves ready while Kafka acknowledged nothing."""
-    odd: set[Place] = field(default_factory=set)
+    odd: set[RecordPlace] = field(default_factory=set)
     """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
     """Processes that a fault has in its hands: not the supervisor's business."""

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from shared.contracts.budget import ALWAYS, Amounts, TenantAccount
+from shared.contracts.budget import ALWAYS, MICROS, Amounts, TenantAccount
 from shared.processing.registry import LimitsByTenant
 
 _ACCOUNTS = 20_000
-_MICROS = 1_000_000
 
 
 class Spending(BaseModel):
@@ -54,5 +53,5 @@ def _sum(amounts: Iterable[Amounts]) -> dict[str, float]:
     return {
         "calls": sum(a.calls for a in known),
         "tokens": sum(a.tokens for a in known),
-        "cost": sum(a.micros for a in known) / _MICROS,
+        "cost": sum(a.micros for a in known) / MICROS,
     }

@@ -10,12 +10,10 @@ import asyncio
 
 from services.ingress.http.encodings import check_body_size, unpack
 from services.ingress.http.exchange import CallHeaders, Receive
-from services.ingress.problems import ClientGone, Problem, Refused
+from services.ingress.problems import ClientGone
 from services.ingress.replies.register import Guest, Places
 from shared.errors import Overloaded
-
-BODY_SECONDS = 60.0
-"""A body that has not arrived by then is given up."""
+from shared.service.known_problems import BODY_SECONDS, too_slow
 
 
 class BodyBudget:
@@ -83,7 +81,7 @@ class _Body:
                 self._grow(len(body))
         except TimeoutError:
             self._free()
-            raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {BODY_SECONDS:g} s")) from None
+            raise too_slow("the body did not arrive", BODY_SECONDS) from None
         except BaseException:
             self._free()
             raise

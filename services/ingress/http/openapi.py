@@ -47,7 +47,8 @@ from shared.contracts.keys import KeyTerms
 from shared.placement.roster import ShownNode
 from shared.tree import Tree
 
-_PARAMETER = re.compile(r"{[a-z:]+}")
+PARAMETER = re.compile(r"{[a-z:]+}")
+"""Of a path, as routes name it."""
 _JOB = [named("Job id."), TENANT_ASKED]
 _KEY_NAME = named("Name of the key.", TENANT)
 _RESPONSE = named("Response: resp_ and the job's id.", PREFIX + ID)
@@ -149,7 +150,7 @@ def _served(dialect: Dialect) -> dict[str, Any]:
     return (
         {dialect.path: {"post": call}}
         | done
-        | {_PARAMETER.sub("{id}", asked.path): {asked.method.lower(): _inquiry(asked, dialect)} for asked in dialect.inquiries}
+        | {PARAMETER.sub("{id}", asked.path): {asked.method.lower(): _inquiry(asked, dialect)} for asked in dialect.inquiries}
     )
 
 
@@ -162,7 +163,7 @@ def _task(task: TaskDoor, dialect: Dialect) -> dict[str, Any]:
 def _inquiry(asked: Inquiry, dialect: Dialect) -> dict[str, Any]:
     form = {"type": "object" if "json" in asked.media else "string"}
     shown = {"200": {"description": asked.summary, "content": {asked.media: {"schema": form}}}}
-    parameters = [named("Name.", ".+")] if _PARAMETER.search(asked.path) else None
+    parameters = [named("Name.", ".+")] if PARAMETER.search(asked.path) else None
     body = None if asked.body is None else asked.body.__name__
     return operation(asked.summary, shown, parameters=parameters, body=body, render=dialect.problem)
 

@@ -9,10 +9,10 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from services.ingress.http.bodies import BODY_SECONDS
 from services.ingress.http.exchange import Receive
 from services.ingress.problems import ClientGone, Problem, Refused
 from shared.errors import TooLarge
+from shared.service.known_problems import BODY_SECONDS, too_slow
 
 FILE_BYTES = 100 * 1024 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
@@ -49,7 +49,7 @@ class Upload:
                 async with asyncio.timeout(BODY_SECONDS):
                     message = await self._receive()
             except TimeoutError:
-                raise Refused(Problem(408, "body_too_slow", f"nothing arrived within {BODY_SECONDS:g} s")) from None
+                raise too_slow("nothing arrived", BODY_SECONDS) from None
             if message["type"] == "http.disconnect":
                 raise ClientGone
             body: bytes = message.get("body", b"")

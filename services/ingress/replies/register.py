@@ -21,8 +21,7 @@ from typing import Protocol
 
 from services.ingress.settings import IngressSettings
 from shared.errors import Overloaded
-
-TIMES_LEFT = 16
+from shared.scheduling.fair_queue import TIMES_LEFT
 
 
 class WaitKind(StrEnum):

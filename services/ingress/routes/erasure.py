@@ -16,10 +16,10 @@ from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.routes.asking import Routes, as_json, body_of, caller
-from services.ingress.routes.tenants import KIND as LIMITS
 from services.ingress.routes.tenants import tenant_named
 from shared.contracts import ids, keys, schedule
 from shared.contracts.batch import BatchCancelled
+from shared.contracts.budget import KIND as LIMITS
 from shared.contracts.conversation import ConversationDropped
 from shared.contracts.erased import KIND, Erased
 from shared.scheduling.schedule_table import ScheduleTable

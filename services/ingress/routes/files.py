@@ -22,6 +22,7 @@ from services.ingress.status.files import MOST_OF_TENANT
 from shared.batches import KEPT_SECONDS
 from shared.contracts.batch import BatchChanged, StoredFile
 from shared.errors import TooLarge
+from shared.service.known_problems import too_slow
 
 _UPLOAD_SECONDS = 900.0
 _MOST_LISTED = 10_000
@@ -64,7 +65,7 @@ class _FileRoutes:
                 async for piece in upload.pieces():
                     door.stay()
                     if reader.over:
-                        raise Refused(Problem(408, "body_too_slow", f"the file did not arrive within {_UPLOAD_SECONDS:g} s"))
+                        raise too_slow("the file did not arrive", _UPLOAD_SECONDS)
                     pieces.append(await door.kept(tenant, piece))
             finally:
                 door.bodies.let_go(reader)

@@ -18,10 +18,9 @@ from services.ingress.problems import Problem, Refused
 from services.ingress.routes.asking import M, Routes, as_json, body_of, caller, named, unknown
 from shared.access import RIGHTS, Right
 from shared.contracts.base import TENANT, EpochSeconds, Label
-from shared.contracts.keys import KIND, ApiKey, KeyName, KeySecret, KeyTerms
+from shared.contracts.keys import GRACE_SECONDS, KIND, ApiKey, KeyName, KeySecret, KeyTerms
 
 _BODY_BYTES = 16 * 1024
-_GRACE_SECONDS = 86_400.0
 _SECRET_BYTES = 32
 PREFIX = "tutti_"
 """Of every key that is made here: scanners of leaked secrets look for such a beginning."""
@@ -38,7 +37,7 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    grace_seconds: float = Field(default=_GRACE_SECONDS, ge=0, le=30 * 86_400)
+    grace_seconds: float = Field(default=GRACE_SECONDS, ge=0, le=30 * 86_400)
     """So long the key of before holds beside the new one."""
 
 

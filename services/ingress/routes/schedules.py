@@ -24,7 +24,7 @@ from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import SCHEDULE, PriorityClass
 from shared.contracts.job import Job
-from shared.contracts.schedule import KIND, LATE_SECONDS, Missed, Schedule
+from shared.contracts.schedule import KIND, LATE_SECONDS, CronText, LateSeconds, Missed, Schedule, TimeZone
 from shared.errors import InvalidInput
 from shared.processing.registry import ENTRY_BYTES
 from shared.scheduling.cron import Cron
@@ -39,12 +39,12 @@ class ScheduleSubmission(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    cron: str = Field(min_length=1, max_length=200)
-    time_zone: str = Field(default="UTC", max_length=64)
+    cron: CronText
+    time_zone: TimeZone = "UTC"
     job: Job
     priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
     missed: Missed = Missed.LAST
-    late_seconds: float = Field(default=LATE_SECONDS, ge=1, le=86_400)
+    late_seconds: LateSeconds = LATE_SECONDS
     enabled: bool = True
 
 

@@ -17,10 +17,9 @@ from services.ingress.problems import Problem, Refused
 from services.ingress.routes.asking import Routes, as_json, body_of, caller, named
 from shared.access import Right
 from shared.contracts.base import TENANT
-from shared.contracts.budget import TenantLimits, day_of
+from shared.contracts.budget import KIND, TenantLimits, day_of
 from shared.validators.checks import check_settings
 
-KIND = "tenant"
 _BODY_BYTES = 16 * 1024
 
 

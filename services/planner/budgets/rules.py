@@ -15,14 +15,12 @@ from typing import Any, Literal, NamedTuple
 
 from services.planner.draft import Draft
 from services.planner.kept import Kind
-from shared.contracts.base import at_most
-from shared.contracts.budget import ALWAYS, DAY_SECONDS, Amounts, Share, TenantLimits, day_of
+from shared.contracts.base import DAY_SECONDS, at_most
+from shared.contracts.budget import ALWAYS, MICROS, Amounts, Share, TenantLimits, day_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage
 
 _MODELS = 256
-MICROS = 1_000_000
-"""Costs are reserved as whole millionths of the cluster's currency: their sums are exact."""
 
 
 def micros(cost: float) -> int:

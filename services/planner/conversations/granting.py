@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import reduce
 from typing import NamedTuple
 
+from shared.contracts.base import DAY_SECONDS
 from shared.contracts.blob import BlobRef
 from shared.contracts.conversation import RECENT, ContextRef, ConversationChanged, EndedTurn, Portion
 from shared.estimates import likely_tokens
+from shared.topics import BLOB_DAYS
 
 MOST_TURNS = 200
 """Word for word: each is a blob, which a worker that knows none of them reads one after the other."""
-OLDEST_SECONDS = 7 * 86_400.0
-"""Blobs lie twice as long."""
+OLDEST_SECONDS = BLOB_DAYS / 2 * DAY_SECONDS
+"""Half as long as blobs lie."""
 _NOTHING = Portion()
 
 

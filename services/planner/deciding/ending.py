@@ -15,6 +15,7 @@ from services.planner.draft import Stop, StopAnywhere
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Phase
 from services.planner.round import Round
+from services.planner.state.cancels import REASON_CHARACTERS
 from shared.contracts.chat import FinishReason
 from shared.contracts.control import StopStep
 from shared.contracts.event import CancelRecorded, JobStopped
@@ -22,7 +23,6 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import Outcome, StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Status
 
-_REASON_CHARACTERS = 200
 _MOST_MISSING = 64
 """Things named that no node has."""
 
@@ -36,7 +36,7 @@ def deadline(job: LiveJob) -> Failure:
 
 def cancel(round_: Round, job: LiveJob, reason: str) -> None:
     """Somebody wants this live job to end."""
-    begin(round_, job, Failure(kind=FailureKind.CANCELLED, message=reason[:_REASON_CHARACTERS]))
+    begin(round_, job, Failure(kind=FailureKind.CANCELLED, message=reason[:REASON_CHARACTERS]))
 
 
 def begin(round_: Round, job: LiveJob, why: Failure) -> None:

@@ -16,12 +16,11 @@ from typing import Any
 
 from services.planner.deciding.admission import JobInput
 from services.planner.intake.canonical import sent_on
-from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book
 from shared.contracts import headers, ids
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import DAY_SECONDS, PriorityClass
 from shared.contracts.event import InputMoved
 from shared.contracts.ids import Maker
 from shared.contracts.job import HeldJob, Input, InputRef
@@ -30,12 +29,14 @@ from shared.inputs import held
 from shared.kafka.port import Message, Record
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs
+from shared.topics import BLOB_DAYS
 
 log = logs.get(__name__)
 
 STORING = 8
 """Bodies under way at once; each has at most a record's bytes."""
 _LOOK_SECONDS = 3_600.0
+_OLDEST_SECONDS = BLOB_DAYS / 2 * DAY_SECONDS
 
 Refuse = Callable[[Record, InvalidInput, PriorityClass, str, Callable[[], None]], None]
 
@@ -101,7 +102,7 @@ class Inputs:
             (job.id, asked.tenant, asked.input_ref)
             for job in self._book.jobs.values()
             if job.settled is None and isinstance(asked := job.accepted.request, HeldJob) and asked.input_ref is not None
-            if wall - asked.input_ref.blob.written_at > OLDEST_SECONDS
+            if wall - asked.input_ref.blob.written_at > _OLDEST_SECONDS
         ]
         if old:
             self._renewing = True

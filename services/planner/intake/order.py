@@ -26,11 +26,10 @@ from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Record
 from shared.processing.window import ReadAhead
 from shared.scheduling.class_shares import ClassShares
+from shared.scheduling.fair_queue import TIMES_LEFT
 
 RESERVED = 8
 """One part in so many is each class's own."""
-TIMES_LEFT = 16
-"""A tenant may hold so many times what is left."""
 
 Held = Mapping[tuple[PriorityClass, str], int]
 """Live jobs of a tenant in a class."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.planner.budgets.rules import MICROS, micros
+from services.planner.budgets.rules import micros
 from services.planner.job.live import LiveJob
+from shared.contracts.budget import MICROS
 from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits

@@ -24,7 +24,7 @@ from shared.errors import LogError
 from shared.kafka.port import Appended, Log, Producer
 from shared.model_names import canonical
 from shared.placement.choosing import Chosen, Placement, ask_of
-from shared.placement.demand import cost_of, demand_of
+from shared.placement.demand import demand_of
 from shared.placement.facts import Facts
 from shared.placement.filters import Unplaceable, seen_models
 from shared.placement.ledger import CreditLedger
@@ -102,7 +102,7 @@ class Eager:
         chosen = placement.choose(demand_of(step), ask_of(step))
         if not isinstance(chosen, Chosen) or not chosen.resident:
             return None
-        use = placement.ledger.take(chosen.account, step.capability, cost_of(step))
+        use = placement.ledger.take(chosen.account, step.capability)
         given = Given(chosen.node, chosen.account.mailbox, chosen.model, chosen.why(), use)
         self._handed[step.home].append(given)
         return given

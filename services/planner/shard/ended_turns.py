@@ -14,6 +14,7 @@ from functools import partial
 from services.planner.draft import EndTurn, Tell
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
+from shared.contracts.base import DAY_SECONDS
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import ChatMessage
 from shared.contracts.conversation import EndedTurn, Memory, Portion, TurnEnded
@@ -23,11 +24,12 @@ from shared.conversations import memory_size, merged, size_of, turn_of
 from shared.errors import InvalidInput
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs
+from shared.topics import BLOB_DAYS
 
 log = logs.get(__name__)
 
-_RENEWED_SECONDS = 3 * 86_400.0
-"""A memory that is older is written again with the turn: blobs lie for fourteen days."""
+_RENEWED_SECONDS = BLOB_DAYS // 4 * DAY_SECONDS
+"""A memory that is older is written again with the turn."""
 
 
 class EndedTurns:

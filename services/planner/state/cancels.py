@@ -31,7 +31,8 @@ KEPT_SECONDS = LONGEST_DELAY_SECONDS
 CLOCK_SKEW_SECONDS = 60.0
 """A job due sooner may be live, or have ended, with a planner whose clock is ahead: it is not settled but waited for."""
 _SWEEP_SECONDS = 60.0
-_REASON_CHARACTERS = 200
+REASON_CHARACTERS = 200
+"""Of what who cancels says; more is cut off."""
 
 
 class Cancels:
@@ -68,7 +69,7 @@ class Cancels:
         if ends and len(self._certain.things) >= self._most_certain:
             raise InvalidInput("More delayed jobs are cancelled than this partition can remember.", code="too_many_cancels")
         until = max(draft.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
-        reason = outcome.reason[:_REASON_CHARACTERS]
+        reason = outcome.reason[:REASON_CHARACTERS]
         event = CancelRecorded(**draft.about(outcome.job), reason=reason, until=until, ended=ends)
         self._of(event).add(draft, event)
         if waits is not None and ends:

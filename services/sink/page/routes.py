@@ -29,7 +29,7 @@ from starlette.types import Message, Receive, Scope, Send
 from services.sink.others import keep_replay
 from services.sink.page.looking import MOST_LETTERS, Picture, Watching
 from services.sink.page.present import COLUMNS, tree
-from services.sink.port import LETTERS, Batch, Document, Store
+from services.sink.port import LETTERS, Document, Store, Writes
 from services.sink.query_api import Answered
 from services.sink.settings import SinkSettings
 from shared.access import Access, Client, Right
@@ -199,11 +199,11 @@ class Page:
         by = "open" if client is None else client.name
         async with asyncio.timeout(_REPLAY_SECONDS):
             letters = [await self._read(letter_id) for letter_id in dict.fromkeys(asked.ids)]
-            batch = Batch()
+            writes = Writes()
             for letter in letters:
                 original(letter)  # kept in part: nothing is sent
-                keep_replay(letter.content, by, self._env.clock.wall(), batch)
-            await self._store.write(batch)
+                keep_replay(letter.content, by, self._env.clock.wall(), writes)
+            await self._store.write(writes)
             producer = await self._env.log.producer(client_id=f"tutti-page-{self._env.instance}")
             try:
                 sent = [{"id": letter.id, **place._asdict()} async for letter, place in send_again(producer, letters)]

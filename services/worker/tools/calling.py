@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from services.worker.backends.base import ModelCallFailed
 from shared.contracts.failure import FailureKind as K
 
+_MOST_CHARACTERS = 2_000
+"""Of an argument."""
+
 
 class ToolCall(NamedTuple):
     """`step`: the call's id, the same at each attempt: an endpoint that takes idempotency keys can know it again."""
@@ -26,9 +29,9 @@ def refused(message: str) -> ModelCallFailed:
     return ModelCallFailed(K.BAD_REQUEST, message)
 
 
-def text_argument(call: ToolCall, name: str, most: int) -> str:
+def text_argument(call: ToolCall, name: str) -> str:
     """Raises BAD_REQUEST."""
     value = call.arguments.get(name)
-    if not isinstance(value, str) or not value.strip() or len(value) > most:
-        raise refused(f"`{name}` is a text of at most {most} characters")
+    if not isinstance(value, str) or not value.strip() or len(value) > _MOST_CHARACTERS:
+        raise refused(f"`{name}` is a text of at most {_MOST_CHARACTERS} characters")
     return value

@@ -56,7 +56,7 @@ class HttpFetch:
         self._terms, self._resolver = terms, resolver
 
     async def call(self, call: ToolCall) -> str:
-        url = text_argument(call, "url", 2_000).strip()
+        url = text_argument(call, "url").strip()
         private = self._terms.private_addresses
         resolver = CheckedResolver(self._resolver or NameServer(), lambda address: private or is_public(address))
         connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)

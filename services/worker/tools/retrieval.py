@@ -25,7 +25,7 @@ class Retrieval:
         )
 
     async def call(self, call: ToolCall) -> str:
-        asked = {"query": text_argument(call, "query", 2_000), "count": self._terms.passages}
+        asked = {"query": text_argument(call, "query"), "count": self._terms.passages}
         async with self._endpoint.post(self._path, asked, call.trace) as response:
             found = decode(await whole(response, MOST_BYTES)).get("passages")
         if not isinstance(found, list):

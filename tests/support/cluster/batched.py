@@ -17,14 +17,13 @@ from shared.kafka.port import Message, TopicPartition
 from shared.processing.blobs import key_of
 from shared.topics import partition_of
 from tests.support.cluster.nodes import ENDLESS, MODEL
+from tests.support.cluster.receivers import TENANTS
 from tests.support.cluster.world import World
-
-_TENANTS = ("red", "green", "blue")
 
 
 def batched(world: World, random: Random, number: int, later: Callable[[float, Callable[[], object]], object]) -> None:
     """A batch, sometimes told twice, cancelled, or of little time. `later(seconds, what)` does it then."""
-    tenant, name, homes = random.choice(_TENANTS), f"batch_{number}", world.topics.settings.home_partitions
+    tenant, name, homes = random.choice(TENANTS), f"batch_{number}", world.topics.settings.home_partitions
     lines = random.randint(1, 12)
     prompts = [f"{ENDLESS if random.random() < 0.04 else ''} q{number} {line}" for line in range(lines)]
     rows = [

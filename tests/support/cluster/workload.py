@@ -24,10 +24,10 @@ from tests.support.cluster.batched import batched
 from tests.support.cluster.foreign import BEYOND, LOW, NAMES, misspelt, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LEAK, LONG, MODEL
+from tests.support.cluster.receivers import TENANTS
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
-TENANTS = ("red", "green", "blue")
 CHAIN = [
     {"name": "first", "template": "one {input}"},
     {"name": "second", "template": "two {first}"},

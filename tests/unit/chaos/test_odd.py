@@ -7,7 +7,7 @@ from collections import Counter
 from infra.lab.chaos import odd
 from infra.verify.checker import Scope
 from infra.verify.laws import LawKind
-from infra.verify.report import Place, Report
+from infra.verify.report import RecordPlace, Report
 from shared.contracts.base import INLINE_BYTES
 from shared.contracts.bounds import parse_job
 from shared.errors import TuttiError
@@ -36,9 +36,9 @@ def test_none_of_them_is_a_job() -> None:
 
 
 def test_only_what_cannot_be_read_is_forgiven_there() -> None:
-    place = Place("job-events", 0, 7)
+    place = RecordPlace("job-events", 0, 7)
     report = Report(foreign=Scope(Topics(), foreign={place}).foreign)
     report.add(LawKind.UNREADABLE, place, "")
     report.add(LawKind.LOST, place, "j")
-    report.add(LawKind.UNREADABLE, Place("job-events", 0, 8), "")
+    report.add(LawKind.UNREADABLE, RecordPlace("job-events", 0, 8), "")
     assert {kind: finding.count for kind, finding in report.findings.items()} == {LawKind.LOST: 1, LawKind.UNREADABLE: 1}

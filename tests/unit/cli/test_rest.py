@@ -18,6 +18,7 @@ from infra.cli.answer import AnswerEnd, AnswerText, Note
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.main import main
 from infra.cli.rest import api, follow
+from infra.cli.settings import VARIABLES, CommandLineSettings, Server
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.result import Result, Status
@@ -135,6 +136,40 @@ async def test_an_error_of_something_else_is_told() -> None:
         async with ingress.serving() as base, api(base) as connection:
             await connection.submit(Job(prompt="a"), PriorityClass.BATCH)
     assert caught.value.message == "the ingress answered 502 Bad Gateway"
+
+
+@pytest.mark.parametrize(("who", "variable"), VARIABLES.items())
+async def test_who_answers_is_named(who: Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found where his variable says; a proxy before the sink is not the ingress."""
+    ingress = Ingress()
+    ingress.answer = (502, None)
+    async with ingress.serving() as base:
+        monkeypatch.setenv(variable, f"{base}/")
+        with pytest.raises(CommandExit) as caught:
+            async with api(who=who) as connection:
+                await connection.call("POST", "/v1/jobs", {})
+    assert caught.value.message == f"the {who} answered 502 Bad Gateway"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("TUTTI_URL", ""), ("TUTTI_SINK_URL", ""), ("TUTTI_API_KEY", "hidden\n"), ("TUTTI_API_KEY", "x" * 20_000)]
+)
+def test_a_wrong_setting_of_the_command_line_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """78 and one line, without the value."""
+    monkeypatch.setenv(variable, value)
+    done = CliRunner().invoke(main, ["usage"] if "SINK" in variable else ["jobs", "get", "j1"])
+    assert done.exit_code == Exit.SETTINGS
+    assert done.output.startswith(f"tutti: wrong settings: {variable}: ")
+    assert len(done.output.splitlines()) == 1
+    assert "hidden" not in done.output
+
+
+def test_a_key_is_shown_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the settings' repr; a token of an issuer is a long one."""
+    monkeypatch.setenv("TUTTI_API_KEY", "k" * 10_000)
+    settings = CommandLineSettings()
+    assert settings.api_key.get_secret_value() == "k" * 10_000
+    assert "kk" not in f"{settings!r} {settings}"
 
 
 async def test_nobody_there_is_unreachable() -> None:

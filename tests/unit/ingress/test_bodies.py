@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from infra.lab import virtual_loop
-from services.ingress.http.bodies import BODY_SECONDS, BodyBudget
+from services.ingress.http.bodies import BodyBudget
 from services.ingress.http.exchange import CallHeaders, Receive, call_headers
 from services.ingress.problems import ClientGone, Refused
 from shared.clock import LoopClock
 from shared.errors import Overloaded, TooLarge
+from shared.service.known_problems import BODY_SECONDS
 
 LIMIT = 1_000
 

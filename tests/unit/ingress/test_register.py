@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.problems import InstanceLeaving, Refused
-from services.ingress.replies.register import TIMES_LEFT, Following, Places, Register, WaitKind
+from services.ingress.replies.register import Following, Places, Register, WaitKind
 from services.ingress.replies.waiters import Caller
 from services.ingress.settings import IngressSettings
 from shared.errors import Overloaded
+from shared.scheduling.fair_queue import TIMES_LEFT
 from tests.support.ingress_world import inline
 
 

@@ -20,7 +20,7 @@ class Told:
     def __init__(self, *told: str | None) -> None:
         self._told = told
         brokers = [SimpleNamespace(nodeId=number) for number in range(len(told))]
-        self._client = SimpleNamespace(cluster=SimpleNamespace(brokers=lambda: brokers))
+        self._client = SimpleNamespace(cluster=SimpleNamespace(brokers=lambda: brokers), close=self.close)
         self.asked = 0
 
     async def describe_configs(self, wanted: list[Any]) -> list[Any]:

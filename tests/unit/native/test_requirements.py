@@ -38,7 +38,7 @@ def test_all_that_is_missing_is_named_with_one_command(monkeypatch: pytest.Monke
     """Without permission nothing is installed, nor where it is only required; the message can be pasted into a shell. What is there is not
     asked for.
     """
-    monkeypatch.setenv(install.FORBID, "1")
+    monkeypatch.setenv("TUTTI_NO_APT", "1")
     needs = (
         Need("sh", ("dash",), "is there"),
         Need("no-such", ("one", "two"), "for this"),
@@ -46,7 +46,7 @@ def test_all_that_is_missing_is_named_with_one_command(monkeypatch: pytest.Monke
     )
     with pytest.raises(MissingTool):
         install.provide(*needs)
-    monkeypatch.delenv(install.FORBID)
+    monkeypatch.delenv("TUTTI_NO_APT")
     with pytest.raises(MissingTool) as raised:
         install.require(*needs)
     assert raised.value.message.startswith("`no-such` (for this) and `none-such` (for that) are missing; install with: ")
@@ -86,7 +86,7 @@ def lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Something is missing, and root may call an apt-get that fails; the folder of that."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv(install.FORBID, raising=False)
+    monkeypatch.delenv("TUTTI_NO_APT", raising=False)
     monkeypatch.setitem(fetch.NEEDS, "up", lambda _: (Need("no-such", ("one",), "for this"),))
     (tmp_path / "apt-get").write_text("#!/bin/sh\necho E: no network >&2\nexit 100\n")
     (tmp_path / "apt-get").chmod(0o755)
@@ -99,7 +99,7 @@ def test_packages_fail_as_a_target_and_are_told_once_as_a_step(monkeypatch: pyte
     failed = [CliRunner().invoke(fetch.main, words) for words in (alone, step)]
     assert [ended.exit_code for ended in failed] == [1, 0]
     assert all("`no-such` (for this) is missing, and `apt-get install" in ended.stderr for ended in failed)
-    monkeypatch.setenv(install.FORBID, "1")
+    monkeypatch.setenv("TUTTI_NO_APT", "1")
     forbidden = [CliRunner().invoke(fetch.main, words) for words in (alone, step)]
     assert [ended.exit_code for ended in forbidden] == [1, 0]
     assert "install with: apt-get install -y --no-install-recommends one" in forbidden[0].stderr

@@ -37,8 +37,8 @@ def test_a_failed_dispatch_gives_its_place_back() -> None:
     books = ledger()
     books.on_credits(credit(places=2), 0.0)
     account = next(iter(books))
-    books.failed(books.take(account, "chat", 100))
-    assert (books.available, account.tokens_ahead) == (0, 0)
+    books.failed(books.take(account, "chat"))
+    assert (books.available, account.active) == (0, 0)
     books.on_credits(credit(places=2, sequence=1), 0.1)
     assert books.available == 2
 
@@ -48,10 +48,10 @@ def test_a_lost_dispatch_leaks_nothing() -> None:
     books = ledger()
     books.on_credits(credit(places=1), 0.0)
     account = next(iter(books))
-    books.acknowledged(books.take(account, "chat", 100), 7)
+    books.acknowledged(books.take(account, "chat"), 7)
     assert books.available == 0
     books.on_credits(credit(places=1, sequence=1, read={"chat": 8}), 1.0)
-    assert (books.available, account.tokens_ahead) == (1, 0)
+    assert (books.available, account.active) == (1, 0)
 
 
 def test_a_dispatch_is_taken_up_when_its_node_tells_of_it() -> None:
@@ -59,7 +59,7 @@ def test_a_dispatch_is_taken_up_when_its_node_tells_of_it() -> None:
     books = ledger()
     books.on_credits(credit(places=5), 0.0)
     account = next(iter(books))
-    early, late, moved, unknown = (books.take(account, "chat", 1) for _ in range(4))
+    early, late, moved, unknown = (books.take(account, "chat") for _ in range(4))
     for dispatch, offset in ((early, 3), (late, 7), (moved, 9), (unknown, -1)):
         books.acknowledged(dispatch, offset)
     books.on_credits(credit(sequence=1, read={"chat": 10}), 0.1)
@@ -74,7 +74,7 @@ def test_a_dispatch_below_what_was_told_of_lies_in_another_topic() -> None:
     """The topic was made anew: what the node told of the old one says nothing."""
     books = ledger()
     books.on_credits(credit(places=5, told={"chat": (0, 50)}), 0.0)
-    dispatch = books.take(next(iter(books)), "chat", 1)
+    dispatch = books.take(next(iter(books)), "chat")
     books.acknowledged(dispatch, 0)
     books.on_credits(credit(sequence=1, told={"chat": (0, 51)}), 0.1)
     assert not dispatch.taken_up
@@ -85,7 +85,7 @@ def test_an_unknown_offset_counts_until_it_must_have_been_read() -> None:
     books = ledger()
     books.on_credits(credit(places=2, read={"chat": 5}), 0.0)
     account = next(iter(books))
-    books.acknowledged(books.take(account, "chat", 1), -1)
+    books.acknowledged(books.take(account, "chat"), -1)
     assert books.available == 1
     books.on_credits(credit(places=2, sequence=1, read={"chat": 6}), 0.1)
     assert books.available == 2
@@ -117,19 +117,19 @@ def test_a_new_mailbox_forgets_the_old_offsets() -> None:
     books = ledger()
     books.on_credits(credit(places=2), 0.0)
     account = next(iter(books))
-    late = books.take(account, "chat", 10)
-    books.acknowledged(books.take(account, "chat", 10), 99)
+    late = books.take(account, "chat")
+    books.acknowledged(books.take(account, "chat"), 99)
     assert books.on_credits(credit(places=2, boot="b2", mailbox=1), 0.1)
-    assert (books.available, account.tokens_ahead) == (2, 0)
+    assert (books.available, account.active) == (2, 0)
     books.acknowledged(late, 100)
-    assert (books.available, account.tokens_ahead) == (2, 0)
+    assert (books.available, account.active) == (2, 0)
 
 
 def test_a_new_boot_starts_counting_records_anew() -> None:
     """A restarted worker's first record counts although its sequence is lower; what lies unread in its mailbox still does too."""
     books = ledger()
     books.on_credits(credit(places=2, sequence=50), 0.0)
-    books.acknowledged(books.take(next(iter(books)), "chat", 10), 3)
+    books.acknowledged(books.take(next(iter(books)), "chat"), 3)
     assert books.on_credits(credit(places=2, boot="b2", sequence=0), 0.1)
     assert books.available == 1
 
@@ -138,7 +138,7 @@ def test_a_mailbox_that_the_node_does_not_name_holds_no_place() -> None:
     """A capability that a record leaves out cannot make places vanish for ever."""
     books = ledger()
     books.on_credits(credit(places=1, read={"chat": 0}), 0.0)
-    books.acknowledged(books.take(next(iter(books)), "embed", 10), 3)
+    books.acknowledged(books.take(next(iter(books)), "embed"), 3)
     assert books.available == 1
 
 
@@ -147,14 +147,13 @@ def test_taking_a_place_that_is_not_there_is_a_mistake() -> None:
     books = ledger()
     books.on_credits(credit(places=0), 0.0)
     with pytest.raises(AssertionError):
-        books.take(next(iter(books)), "chat", 1)
+        books.take(next(iter(books)), "chat")
 
 
 @dataclass
 class Sent:
     dispatch: OpenDispatch
     capability: str
-    tokens: int
     offset: int | None = None
 
 
@@ -185,9 +184,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.sent = [s for s in self.sent if s.offset is None or s.offset >= self.read[s.capability]]
 
     @precondition(lambda self: self.books.available > 0)
-    @rule(capability=st.sampled_from(["chat", "embed"]), tokens=st.integers(0, 1000))
-    def give(self, capability: str, tokens: int) -> None:
-        self.sent.append(Sent(self.books.take(next(iter(self.books)), capability, tokens), capability, tokens))
+    @rule(capability=st.sampled_from(["chat", "embed"]))
+    def give(self, capability: str) -> None:
+        self.sent.append(Sent(self.books.take(next(iter(self.books)), capability), capability))
 
     @rule(capability=st.sampled_from(["chat", "embed"]), others=st.integers(1, 3))
     def another_router_writes(self, capability: str, others: int) -> None:
@@ -214,7 +213,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_count_is_right(self) -> None:
         account = next(iter(self.books))
         assert account.available == max(0, self.offered - len(self.sent))
-        assert account.tokens_ahead == sum(s.tokens for s in self.sent)
+        assert account.active == len(self.sent)
 
 
 LedgerMachine.TestCase.settings = settings(stateful_step_count=30)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.intake.job_queue import JobQueue
-from services.planner.intake.order import TIMES_LEFT, ClassOrder, Room
+from services.planner.intake.order import ClassOrder, Room
 from shared.contracts.base import CLASSES, PriorityClass
+from shared.scheduling.fair_queue import TIMES_LEFT
 from tests.unit.planner.records import Written
 
 SHARE = 0.9

@@ -1,4 +1,4 @@
-"""Bodies of what services are asked: whole, within bytes and time."""
+"""Bodies of what services are asked: whole, within bytes and time. What is refused is the same answer everywhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from shared.errors import TooLarge
-from shared.problem import Refused
+from services.ingress.problems import of_error
+from shared.errors import Conflict, InvalidInput, NotFound, Overloaded, RecordTooLarge, StoreAway, TooLarge, Unsupported
+from shared.problem import Problem, Refused
+from shared.processing.replay import KeptInPart
 from shared.service import answering
 
 
@@ -29,7 +31,42 @@ async def test_a_body_is_bounded_in_bytes_and_time(monkeypatch: pytest.MonkeyPat
     assert await answering.body_of(request(b"a", b"b")) == b"ab"
     with pytest.raises(TooLarge):
         await answering.body_of(request(b"x" * 100_000))
-    monkeypatch.setattr(answering, "_BODY_SECONDS", 0.05)
+    monkeypatch.setattr(answering, "BODY_SECONDS", 0.05)
     with pytest.raises(Refused) as caught:
         await answering.body_of(request(b"a", ends=False))
     assert caught.value.problem.status == 408
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (Refused(Problem(418, "teapot", "no")), 418, "teapot"),
+        (TooLarge(), 413, "too_large"),
+        (RecordTooLarge(), 413, "too_large"),
+        (Unsupported(param="n"), 400, "unsupported"),
+        (InvalidInput(code="odd", param="x"), 400, "odd"),
+        (NotFound(), 404, "not_found"),
+        (Conflict(), 409, "conflict"),
+        (KeptInPart(), 409, "kept_in_part"),
+        (RuntimeError("SECRET"), 500, "internal"),
+    ],
+)
+def test_an_error_is_one_answer_whoever_is_asked(error: Exception, status: int, code: str) -> None:
+    """The ingress as the others; what is nobody's is told by no more than that."""
+    found = answering.problem_of(error)
+    assert found == of_error(error)
+    assert (found.status, found.code, found.param) == (status, code, getattr(error, "param", None))
+    assert "SECRET" not in found.message
+
+
+def test_what_each_says_for_itself() -> None:
+    """A full page is 503 and a full ingress 429, both with when to come again; a store that is away is no defect of who looks there."""
+    full = Overloaded("full", retry_after_seconds=5.0)
+    found = [(problem.status, problem.code, problem.retry_after_seconds) for problem in (answering.problem_of(full), of_error(full))]
+    assert found == [(503, "overloaded", 5.0), (429, "overloaded", 5.0)]
+    assert answering.problem_of(StoreAway()).status == 503
+
+
+def test_a_refusal_has_its_problems_headers() -> None:
+    response = answering.refusal(answering.problem_of(Conflict()))
+    assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from services.sink.fold import HomeFold
 from services.sink.handlers import read_event
-from services.sink.port import USAGE, Batch, Begun
+from services.sink.port import USAGE, Begun, Writes
 from services.sink.settings import SinkSettings
 from services.sink.traces import HELD_JOBS, Traces
 from shared.clock import SystemClock
@@ -79,10 +79,10 @@ def told(trace: str | None = CALLER, job: str = "j1") -> list[Any]:
     ]  # fmt: skip
 
 
-async def folded(values: list[bytes | None], kinds: list[str], store: MemoryStore) -> Batch:
+async def folded(values: list[bytes | None], kinds: list[str], store: MemoryStore) -> Writes:
     """Into the store, in one batch."""
     fold = HomeFold("h.0", Begun(None, "0" * 32), SinkSettings(), lambda *_: None)
-    batch, epochs = Batch(), EpochFilter(None)
+    batch, epochs = Writes(), EpochFilter(None)
     for offset, (value, kind) in enumerate(zip(values, kinds, strict=True)):
         record = MemoryRecord("job-events", 0, offset, 1_700_000_000_000 + offset, None, value, (("type", kind.encode()),), 0.0)
         try:
@@ -95,7 +95,7 @@ async def folded(values: list[bytes | None], kinds: list[str], store: MemoryStor
     return batch
 
 
-async def stored(store: MemoryStore, trace: str | None = CALLER) -> Batch:
+async def stored(store: MemoryStore, trace: str | None = CALLER) -> Writes:
     facts = told(trace)
     return await folded([fact.to_bytes() for fact in facts], [fact.type for fact in facts], store)
 
@@ -146,7 +146,7 @@ def told_of(*what: str) -> float:
     return sum(float(metrics.SINK_TRACES.labels(one)._value.get()) for one in what)
 
 
-async def sent(store: MemoryStore, batch: Batch, export: Export, share: float = 1.0) -> None:
+async def sent(store: MemoryStore, batch: Writes, export: Export, share: float = 1.0) -> None:
     """Until all of it has gone out, or was left out."""
     clock, before = SystemClock(), told_of("sent", "left_out")
     traces = Traces(store, export, share, clock)
@@ -237,7 +237,7 @@ async def test_a_collector_that_fails_holds_nobody(status: int, seconds: float, 
 async def test_what_waits_is_bounded() -> None:
     """More than that is left out at once."""
     store, before = MemoryStore(), told_of("left_out")
-    batch = Batch()
+    batch = Writes()
     for number in range(HELD_JOBS + 7):
         batch.upsert(USAGE, str(number)).fields.update(home="h.0", job=str(number), life=0, settled=1)
     Traces(store, lambda _: True, 1.0, SystemClock()).written(batch)

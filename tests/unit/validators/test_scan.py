@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from inspect import signature
 from random import Random
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.contracts.critique import WINDOWED, CheckSet, PersonalKind
-from shared.validators.checks import RULES, critique
+from shared.validators.checks import COMPARED, RULES, critique
 from shared.validators.scan import StreamFilter, finders_of, places, redacted
 
 ALL = CheckSet(personal_data=get_args(PersonalKind), secrets=True, toxicity=True, forbidden=("Project Nightfall", "don't say"))
@@ -162,6 +163,11 @@ HOSTILE = {
     "refusals": "i am " * 40_000,
     "slashes": "://" * 66_000,
 }
+
+
+def test_what_compares_is_known() -> None:
+    """By who looks at documents."""
+    assert {name for name, rule in RULES.items() if "documents" in signature(rule).parameters} == {*COMPARED}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

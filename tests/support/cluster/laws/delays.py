@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shared.clock import LOOP_EPOCH
 from shared.contracts.event import CancelRecorded, JobAccepted, StepAsked, StepFunded, StepRetried
 from shared.kafka.port import TopicPartition
 from tests.support.cluster.violation import Violation
@@ -15,7 +16,6 @@ from tests.support.cluster.world import World
 
 EARLY = "nothing delayed is early"
 CANCELLED = "what was cancelled does not run"
-_WALL_ZERO = 1_700_000_000.0
 _SLACK = 0.01
 
 
@@ -36,7 +36,7 @@ def check(world: World) -> Iterator[Violation]:
             if event.job in cancelled:
                 yield Violation(CANCELLED, f"job {event.job}: {event.type} after its cancel", event.job)
             # A job that was cancelled before it came ends when it is read: that is no beginning.
-            early = (due.get(event.job) or 0.0) - _WALL_ZERO - written.at
+            early = (due.get(event.job) or 0.0) - LOOP_EPOCH - written.at
             if early > world.mix.skew_seconds + _SLACK:
                 yield Violation(EARLY, f"job {event.job} began {early:.2f} s before it was due", event.job)
 

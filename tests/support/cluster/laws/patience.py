@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from shared.clock import LOOP_EPOCH
 from shared.contracts.event import AttemptFailed, JobAccepted, JobSettled, PlannerStarted, StepAsked, StepClaimedBy, StepRetried, facts_of
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepRouted, StepSucceeded
@@ -34,7 +35,6 @@ _HEARD_SECONDS = 1.0
 """From a record of credits to its being heard, which nobody hurries; and from a decision to its event."""
 _EARLY = 3.0
 """Between an append and its arrival, and back: a planner counts from the one, the next planner from the other."""
-_WALL_ZERO = 1_700_000_000.0
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
         elif (written.where, written.offset) not in valid:
             continue
         elif isinstance(event, JobAccepted):
-            deadlines[event.job] = event.deadline_at - _WALL_ZERO
+            deadlines[event.job] = event.deadline_at - LOOP_EPOCH
             known_since[event.job] = taken_at
             if event.deadline_seconds is not None:
                 deadlines[event.job] = durations[event.job] = written.at + event.deadline_seconds

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from infra.verify.checker import Scope
 from infra.verify.reading import verify
-from infra.verify.report import Place
+from infra.verify.report import RecordPlace
 from shared.contracts.event import JobSettled
 from shared.kafka.port import Log
 from shared.sealing.cipher import ClusterKeys
@@ -29,7 +29,7 @@ async def check(world: World) -> list[Violation]:
         ring = KeyRing(log, world.clock, world.topics, ClusterKeys(str(world.sealed)), client_id="verify")
         log = SealedLog(log, world.clock, world.topics, ring)
     unread = (w for events in world.history.events.values() for w in events if w.value is None)
-    odd = {Place(*place) for place in world.history.odd} | {Place(*w.where, w.offset) for w in unread}
+    odd = {RecordPlace(*place) for place in world.history.odd} | {RecordPlace(*w.where, w.offset) for w in unread}
     with _undeleted(world):
         report = await verify(log, Scope(world.topics, world.log.id, settled=True, foreign=odd), world.clock)
     found = [

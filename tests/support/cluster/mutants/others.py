@@ -29,10 +29,9 @@ from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import service_ends, stops, told
+from tests.support.cluster.mutants.mixes import CALM, SMALL
 
 Patching = pytest.MonkeyPatch
-SMALL: dict[str, Any] = {"jobs": 20, "seconds": 8.0}
-CALM = FaultMix(**SMALL)
 
 
 def _silent_on_a_finished_attempt(patching: Patching) -> None:
@@ -48,8 +47,8 @@ def _silent_on_a_finished_attempt(patching: Patching) -> None:
 def _credit_used_twice(patching: Patching) -> None:
     original = NodeCredit.take
 
-    def take(self: NodeCredit, tokens: int) -> None:
-        original(self, tokens)
+    def take(self: NodeCredit) -> None:
+        original(self)
         self.available += 1
 
     patching.setattr(NodeCredit, "take", take)
