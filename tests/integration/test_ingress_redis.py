@@ -210,3 +210,17 @@ async def test_two_instances_write_one_truth(empty_redis: str) -> None:
                 assert found.result is not None
                 assert found.result.answer is not None
                 assert found.result.answer.text == str(number)
+
+
+async def test_what_one_instance_has_queued_another_knows_at_once(empty_redis: str) -> None:
+    """Whoever has its id may ask at another one before a planner has said anything of it, however many come at once."""
+    settings: dict[str, Any] = {"redis_url": empty_redis, "flush_seconds": 60.0}
+    async with world(script=lambda _: Script(silent=True), settings=settings) as at:
+        second = opening(at, "test-2", **settings)
+        async with running(second) as other:
+
+            async def seen(number: int) -> int:
+                queued = await at.client.post("/v1/jobs", json={"prompt": str(number)})
+                return (await other.get(f"/v1/jobs/{queued.json()['id']}")).status_code
+
+            assert set(await asyncio.gather(*map(seen, range(30)))) == {200}

@@ -175,7 +175,7 @@ class Jobs:
             callback=submission.callback,
             streamed=submission.stream,
         )
-        door.events.remember(status)
+        await door.events.remember(status)
         if not unsure or door.journal.after(job, -1):
             return status
         told = door.journal.status(job)

@@ -256,11 +256,15 @@ class EventsReader:
         while len(dirty) > _MAX_DIRTY:
             dirty.pop(next(iter(dirty)))
 
-    def remember(self, status: JobStatus) -> None:
-        """A job was queued from here: other instances shall know of it before its first event."""
+    async def remember(self, status: JobStatus) -> None:
+        """A job was queued from here. When this returns other instances know of it, before its first event; later if the store is away."""
         self.journal.submitted(status)
         if self.store is not None:
             self._queued.append(status)
+            try:
+                await self._tell_queued(self.store)
+            except StoreAway:
+                metrics.STATUS_STORE_ERRORS.inc()
 
     async def erase(self, tenant: str, before: float) -> int:
         """Forget a tenant's jobs of before, here and in the store; how many there. Raises StoreAway."""
@@ -280,9 +284,7 @@ class EventsReader:
                 await self._clock.sleep(1.0)
 
     async def _flush(self, store: StatusStore) -> None:
-        if self._queued:
-            await store.remember(list(self._queued))
-            self._queued.clear()
+        await self._tell_queued(store)
         for partition in self._partitions:
             number = partition.partition
             position = self.tail.positions.get(partition)
@@ -296,6 +298,18 @@ class EventsReader:
                 self._mark(number, jobs)
                 raise
             self._saved[number] = position
+
+    async def _tell_queued(self, store: StatusStore) -> None:
+        """What comes meanwhile waits for the next time. Raises StoreAway; then these wait, too."""
+        if not self._queued:
+            return
+        queued = tuple(self._queued)
+        self._queued.clear()
+        try:
+            await store.remember(queued)
+        except BaseException:
+            self._queued.extendleft(reversed(queued[: _MAX_DIRTY - len(self._queued)]))
+            raise
 
     async def _views(self, store: StatusStore, jobs: Sequence[str]) -> list[JobStatus]:
         """The current view of each job, on top of the stored one when the journal has not seen the job's beginning."""
