@@ -58,6 +58,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": LAW,
         "mix": FaultMix(tight=True, jobs=6, seconds=6.0, **SLOW),
         "kinds": BACKLOG,
+        "seed": 1,
     },
     "bitmap not kept by the watermark": {
         "patch": partial(holding_nothing, what="taken offsets"),

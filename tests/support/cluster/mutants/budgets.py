@@ -106,6 +106,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "the watermark passes nothing that recovery needs",
         "mix": TAKEN_OVER,
         "kinds": METERED,
+        "seed": 2,
     },
     "a grant counted twice": {"patch": _grant_counted_twice, "breaks": "budgets are never exceeded", "mix": CALM, "kinds": METERED},
     "a budget granted before that is recorded": {

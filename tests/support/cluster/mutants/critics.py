@@ -100,7 +100,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "patch": _gives_up_at_the_first_look, "breaks": patience.LAW, "mix": CRITIC_KILLED, "kinds": KINDS, "aside": CRITICS,
     },
     "who takes over sends no critique again": {
-        "patch": _successor_arms_nothing, "breaks": "converges", "seed": 11, "mix": KILLED, "kinds": KINDS, "aside": CRITICS,
+        "patch": _successor_arms_nothing, "breaks": "converges", "seed": 15, "mix": KILLED, "kinds": KINDS, "aside": CRITICS,
     },
     "a critique is committed past before it is answered, and never sent again": {
         "patch": _committed_before_it_is_answered, "breaks": "converges", "mix": CRITIC_KILLED, "kinds": KINDS, "aside": CRITICS,

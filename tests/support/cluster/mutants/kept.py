@@ -66,7 +66,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "watermark before the snapshot's ack": {
         "patch": _snapshot_counts_before_its_acknowledgement,
         "breaks": LAW,
-        "seed": 18,
+        "seed": 16,
         "mix": FaultMix(tight=True, **SLOW, **SMALL),
         "kinds": {"cancelled": 1.0, "single": 2.0},
     },

@@ -270,7 +270,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "deadlines re-armed at take-over": {
         "patch": _deadline_armed_anew,
         "breaks": "deadlines hold",
-        "seed": 5,
+        "seed": 3,
         "mix": FaultMix(kill=1.5, down_seconds=(15.0, 20.0), only=("router",), rebalance=0.4, jobs=20, seconds=25.0),
         "kinds": {"deadline": 1.0},
     },
@@ -313,7 +313,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "stops die with the planner": {
         "patch": _stops_die_with_the_planner,
         "breaks": "what nobody wants is stopped",
-        "seed": 2,
+        "seed": 0,
         "mix": CRASHES,
         "kinds": {"cancelled": 1.0},
     },
@@ -355,11 +355,12 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "offsets pass no unfinished work",
         "mix": UNKNOWN,
         "kinds": {"again": 1.0, "elsewhere": 1.0},
+        "seed": 1,
     },
     "a cancel sent home and committed before it is there": {
         "patch": _forwarded_before_it_is_acknowledged(CancelRequested),
         "breaks": "offsets pass no unfinished work",
-        "seed": 27,
+        "seed": 20,
         "mix": UNKNOWN,
         "kinds": {"cancelled": 1.0, "elsewhere": 1.0},
     },
@@ -386,6 +387,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "accepted_twice",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), only=("planner",), jobs=60, seconds=16.0),
         "kinds": {"again": 1.0, "single": 1.0},
+        "seed": 10,
     },
     "poison swallowed": {
         "patch": _poison_swallowed,

@@ -215,7 +215,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "offset -1 taken as good": {
         "patch": offset_minus_one_is_good,
         "breaks": "lost",
-        "seed": 7,
+        "seed": 1,
         "mix": FaultMix(
             pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
         ),
@@ -244,5 +244,5 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "asks in an acceptance passed over": {"patch": _asks_not_seen, "breaks": "asked_twice", "mix": CRASHES},
     "a round cut in two": {"patch": _round_cut_in_two, "breaks": "fenced_writer", "mix": ZOMBIES},
     "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "breaks": verified.GIVEN, "mix": UNKNOWN},
-    "results sent once": {"patch": _results_sent_once, "breaks": "result_missing", "mix": UNKNOWN},
+    "results sent once": {"patch": _results_sent_once, "breaks": "result_missing", "mix": UNKNOWN, "seed": 3},
 }
