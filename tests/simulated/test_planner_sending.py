@@ -28,6 +28,7 @@ from shared.kafka.memory import memory_producer
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
+from shared.topics import Topics
 from tests.support.planner_traces import settled, simulated
 from tests.support.planner_world import World
 
@@ -310,7 +311,7 @@ async def test_a_step_that_no_router_can_be_told_of_fails_at_once(world: World) 
     world.produce(b'{"texts": ["a"], "id": "mine"}')
     await asyncio.sleep(5.0)
     world.kill("p")
-    world.topics.settings.capabilities = ("chat",)
+    world.topics = Topics(world.topics.settings.model_copy(update={"capabilities": ("chat",)}))
     world.start("q")
     await settled(world)
     result = Result.model_validate_json(world.results()["mine"][0])
