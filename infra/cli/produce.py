@@ -68,7 +68,7 @@ class Listener:
 
 @asynccontextmanager
 async def watch(cluster: Cluster, job: str, *, stream: bool) -> AsyncGenerator[Listener, None]:
-    """A watch that stands at the end of `results`, and of one partition of `replies` when the text is wanted."""
+    """A listener that stands at the end of `results`, and of one partition of `replies` when the text is wanted."""
     partitions = await cluster.partitions(cluster.topics.results)
     reply = None
     if stream:

@@ -61,7 +61,7 @@ class OutcomeWriter:
 
 
 AttemptKey = tuple[StepId, int]
-AGAIN_SECONDS = 5.0
+_AGAIN_SECONDS = 5.0
 """A call that is cancelled may take so long to leave; then it is cancelled again."""
 
 
@@ -123,7 +123,7 @@ class Attempt:
 
     def insist(self, now: float) -> None:
         """A cancellation may get lost in a library (0070), and the slot with it."""
-        if self.cancelled_at is not None and now - self.cancelled_at >= AGAIN_SECONDS:
+        if self.cancelled_at is not None and now - self.cancelled_at >= _AGAIN_SECONDS:
             self.cancel(now)
 
 

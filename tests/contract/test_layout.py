@@ -157,6 +157,11 @@ def test_nobody_imports_in_a_circle() -> None:
     assert needs == {}
 
 
+def test_nothing_waits_by_what_loses_a_cancellation() -> None:
+    """Python 3.11's `wait_for` does (0070): who bounds a call of Kafka's client has `in_time`, all else `asyncio.timeout`."""
+    assert [path for path in sources("services", "shared", "infra") if "asyncio.wait_for(" in path.read_text()] == []
+
+
 def test_the_tree_of_folders_is_whole() -> None:
     """Every folder of shared and infra is named in ARCHITECTURE, code, and every package below: as often as there are some of that name."""
     tree = (ROOT / "ARCHITECTURE.md").read_text().split("\n## 11 Code\n```\n")[1].split("\n```\n")[0]

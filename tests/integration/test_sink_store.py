@@ -41,21 +41,21 @@ async def opened(url: str, database: str | None = None) -> AsyncIterator[MongoSt
         await store.close()
 
 
-def job_row(batch: Writes, job: str, **fields: Any) -> None:
-    upsert = batch.upsert(USAGE, job)
+def job_row(writes: Writes, job: str, **fields: Any) -> None:
+    upsert = writes.upsert(USAGE, job)
     upsert.fields.update(job=job, home="h.0", life=0, **fields)
     upsert.most.update(at=fields.get("at", 1.0), expires_at=LATER)
     upsert.fields.pop("at", None)
 
 
-def added(store_batch: Writes, id_: str, *offsets: int) -> Writes:
+def added(writes: Writes, id_: str, *offsets: int) -> Writes:
     for offset in offsets:
-        store_batch.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, offset, {"jobs": 1, "calls": offset})
-    return store_batch
+        writes.add(id_, {"of": "jobs", "day": "2026-01-01", "tenant": "t"}, LATER, offset, {"jobs": 1, "calls": offset})
+    return writes
 
 
 async def test_an_upsert_is_the_same_when_it_is_repeated(mongo_url: str) -> None:
-    """Fields of several batches come together, in any order; the larger and the smaller are kept."""
+    """Fields of several writes come together, in any order; the larger and the smaller are kept."""
     async with opened(mongo_url) as store:
         await store.prepare()
         await store.prepare()
@@ -64,8 +64,8 @@ async def test_an_upsert_is_the_same_when_it_is_repeated(mongo_url: str) -> None
         job_row(second, "a", status="succeeded", settled=9, at=3.0)
         upsert = second.upsert(NODES, "n")
         upsert.least["from_ms"], upsert.most["to_ms"] = 5, 7
-        for batch in (first, second, second, first):
-            assert await store.write(batch) == 0
+        for writes in (first, second, second, first):
+            assert await store.write(writes) == 0
         rows = await store.find(USAGE, {"tenant": "t"}, order=[("at", -1)], limit=10)
         assert [(row["status"], row["at"], row["s"]["x1"]["agent"]) for row in rows] == [("succeeded", 5.0, "chat")]
         ((job, life),) = await store.lives("h.0", ["a", "b"])
@@ -74,7 +74,7 @@ async def test_an_upsert_is_the_same_when_it_is_repeated(mongo_url: str) -> None
 
 
 async def test_a_sum_takes_each_record_once(mongo_url: str) -> None:
-    """By whom and in which batches it may come again."""
+    """By whom and in which writes it may come again."""
     database = f"test-{token_hex(4)}"
     async with opened(mongo_url, database) as one, opened(mongo_url, database) as two:
         await one.write(added(Writes(), "s", 1, 2, 3))
@@ -91,12 +91,12 @@ async def test_the_chain_is_found_where_reading_begins(mongo_url: str) -> None:
     """Of the newest entry below an offset, in whichever block."""
     async with opened(mongo_url) as store:
         assert (await store.begun("h.0", 10)).epoch is None
-        batch = Writes()
+        writes = Writes()
         for block, offset in ((0, 3), (0, 200), (2, 513)):
-            upsert = batch.upsert(AUDIT, f"h.0.{block}")
+            upsert = writes.upsert(AUDIT, f"h.0.{block}")
             upsert.fields.update(home="h.0", block=block)
             upsert.fields[f"entries.{offset}"] = {"offset": offset, "epoch": offset - 1, "chain": f"c{offset}"}
-        await store.write(batch)
+        await store.write(writes)
         for offset, chain in ((4, "c3"), (200, "c3"), (201, "c200"), (512, "c200"), (513, "c200"), (514, "c513"), (9_999, "c513")):
             assert (await store.begun("h.0", offset)).chain == chain, offset
         assert (await store.begun("h.0", 3)).epoch is None
@@ -105,13 +105,13 @@ async def test_the_chain_is_found_where_reading_begins(mongo_url: str) -> None:
 
 
 async def test_what_can_never_be_stored_is_given_up_alone(mongo_url: str) -> None:
-    """A number of more than 64 bits, a document that is too large: the others of its batch are kept."""
+    """A number of more than 64 bits, a document that is too large: the others of its write are kept."""
     async with opened(mongo_url) as store:
-        batch = Writes()
-        job_row(batch, "odd", calls=2**70)
-        job_row(batch, "text", tenant="\ud800")
-        job_row(batch, "good", tenant="t")
-        assert await store.write(batch) == 2
+        writes = Writes()
+        job_row(writes, "odd", calls=2**70)
+        job_row(writes, "text", tenant="\ud800")
+        job_row(writes, "good", tenant="t")
+        assert await store.write(writes) == 2
         assert [row["job"] for row in await store.find(USAGE, {}, order=[("job", 1)], limit=9)] == ["good"]
 
 
@@ -119,11 +119,11 @@ async def test_pages_miss_nothing_whatever_begins_like_another(mongo_url: str) -
     """Ids of one instant of which one is the beginning of another: a range that leaves such out would lose a row at a page's end."""
     async with opened(mongo_url) as store:
         await store.prepare()
-        batch = Writes()
+        writes = Writes()
         for life in (3, 32, 321, 4, -1, 30):
-            batch.upsert(USAGE, f"a@h.0.{life}").fields.update(job="a", home="h.0", life=life, tenant="t")
-            batch.upsert(USAGE, f"a@h.0.{life}").most["at"] = 5.0
-        await store.write(batch)
+            writes.upsert(USAGE, f"a@h.0.{life}").fields.update(job="a", home="h.0", life=life, tenant="t")
+            writes.upsert(USAGE, f"a@h.0.{life}").most["at"] = 5.0
+        await store.write(writes)
         jobs = next(kind for kind in QUERIES if kind.path == "/v1/usage/jobs")
         for tenant in (None, "t"):
             found, before = [], None

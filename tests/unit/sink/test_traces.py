@@ -80,9 +80,9 @@ def told(trace: str | None = CALLER, job: str = "j1") -> list[Any]:
 
 
 async def folded(values: list[bytes | None], kinds: list[str], store: MemoryStore) -> Writes:
-    """Into the store, in one batch."""
+    """Into the store, in one write."""
     fold = HomeFold("h.0", Begun(None, "0" * 32), SinkSettings(), lambda *_: None)
-    batch, epochs = Writes(), EpochFilter(None)
+    writes, epochs = Writes(), EpochFilter(None)
     for offset, (value, kind) in enumerate(zip(values, kinds, strict=True)):
         record = MemoryRecord("job-events", 0, offset, 1_700_000_000_000 + offset, None, value, (("type", kind.encode()),), 0.0)
         try:
@@ -90,9 +90,9 @@ async def folded(values: list[bytes | None], kinds: list[str], store: MemoryStor
         except ValueError:
             continue
         if valid is not None:
-            fold.fold(valid, batch)
-    await store.write(batch)
-    return batch
+            fold.fold(valid, writes)
+    await store.write(writes)
+    return writes
 
 
 async def stored(store: MemoryStore, trace: str | None = CALLER) -> Writes:
@@ -146,11 +146,11 @@ def told_of(*what: str) -> float:
     return sum(float(metrics.SINK_TRACES.labels(one)._value.get()) for one in what)
 
 
-async def sent(store: MemoryStore, batch: Writes, export: Export, share: float = 1.0) -> None:
+async def sent(store: MemoryStore, writes: Writes, export: Export, share: float = 1.0) -> None:
     """Until all of it has gone out, or was left out."""
     clock, before = SystemClock(), told_of("sent", "left_out")
     traces = Traces(store, export, share, clock)
-    traces.written(batch)
+    traces.written(writes)
     task = asyncio.create_task(traces.run())
     for _ in range(1_000):
         if told_of("sent", "left_out") > before:
@@ -237,10 +237,10 @@ async def test_a_collector_that_fails_holds_nobody(status: int, seconds: float, 
 async def test_what_waits_is_bounded() -> None:
     """More than that is left out at once."""
     store, before = MemoryStore(), told_of("left_out")
-    batch = Writes()
+    writes = Writes()
     for number in range(HELD_JOBS + 7):
-        batch.upsert(USAGE, str(number)).fields.update(home="h.0", job=str(number), life=0, settled=1)
-    Traces(store, lambda _: True, 1.0, SystemClock()).written(batch)
+        writes.upsert(USAGE, str(number)).fields.update(home="h.0", job=str(number), life=0, settled=1)
+    Traces(store, lambda _: True, 1.0, SystemClock()).written(writes)
     assert told_of("left_out") == before + 7
 
 
