@@ -1,9 +1,11 @@
-"""Exit codes of `tutti`, and the error that carries one to the shell."""
+"""Exit codes of `tutti`, the error that carries one to the shell, and the command that ends so."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import Any
+
+import click
 
 from shared.errors import ConfigurationError, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TuttiError
 
@@ -62,3 +64,41 @@ def _code(error: TuttiError) -> Exit:
         case LogError():
             return Exit.UNREACHABLE
     return Exit.FAILED
+
+
+class Program(click.Command):
+    """What a person starts, `tutti` or `python -m infra...`: an error of ours ends it in one line, anything else is a defect and keeps its
+    traceback.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (TuttiError, CommandExit, ValueError) as error:
+            stop = _stop(error)
+            if stop is None:
+                raise
+            click.echo(f"tutti: {stop.message}", err=True)
+            ctx.exit(stop.code)
+
+
+def _stop(error: TuttiError | CommandExit | ValueError) -> CommandExit | None:
+    match error:
+        case CommandExit():
+            return error
+        case TuttiError():
+            return stop_for(error)
+    return _settings_problem(error)
+
+
+def _settings_problem(error: ValueError) -> CommandExit | None:
+    """Wrong settings come as pydantic's errors, which are ValueErrors."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from shared.service.configuration import problems
+
+    if isinstance(error, SettingsError):
+        return CommandExit(Exit.SETTINGS, str(error))
+    lines = problems(error) if isinstance(error, ValidationError) else None
+    return None if lines is None else CommandExit(Exit.SETTINGS, "wrong settings: " + "; ".join(lines))

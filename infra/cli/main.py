@@ -1,17 +1,15 @@
-"""Entry point of `tutti`: the list of commands, and how an error becomes a line and an exit code."""
+"""Entry point of `tutti`: the list of commands."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import click
 
-from infra.cli.exits import HELP, CommandExit, Exit, stop_for
+from infra.cli.exits import HELP, Program
 from shared import __version__
-from shared.errors import TuttiError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("infra.native.cli:up", "Start Kafka, Redis, a model node and the services on this machine."),
@@ -52,7 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 """Name → (module:attribute, one line of help), so that `tutti --help` imports none of them."""
 
 
-class Commands(click.Group):
+class Commands(Program, click.Group):
     """Imports the module of the command asked for, and no other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -69,39 +67,6 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Errors of ours end in one line; anything else is a defect and keeps its traceback."""
-        try:
-            return super().invoke(ctx)
-        except (TuttiError, CommandExit, ValueError) as error:
-            stop = _stop_for(error)
-            if stop is None:
-                raise
-            click.echo(f"tutti: {stop.message}", err=True)
-            ctx.exit(stop.code)
-
-
-def _stop_for(error: TuttiError | CommandExit | ValueError) -> CommandExit | None:
-    match error:
-        case CommandExit():
-            return error
-        case TuttiError():
-            return stop_for(error)
-    return _settings_problem(error)
-
-
-def _settings_problem(error: ValueError) -> CommandExit | None:
-    """Wrong settings come as pydantic's errors, which are ValueErrors."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
-    from shared.service.configuration import problems
-
-    if isinstance(error, SettingsError):
-        return CommandExit(Exit.SETTINGS, str(error))
-    lines = problems(error) if isinstance(error, ValidationError) else None
-    return None if lines is None else CommandExit(Exit.SETTINGS, "wrong settings: " + "; ".join(lines))
 
 
 @click.group(cls=Commands, epilog=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

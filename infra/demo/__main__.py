@@ -9,7 +9,7 @@ from random import Random
 
 import click
 
-from infra.cli.exits import CommandExit
+from infra.cli.exits import CommandExit, Program
 from infra.cli.output import SIMULATED, emit_table
 from infra.cli.submit import submit
 from infra.demo import over_kafka, rest
@@ -28,7 +28,8 @@ PATTERN = "vote"
 PATTERN_SECONDS = 180.0
 
 
-def main() -> int:
+@click.command(cls=Program)
+def main() -> None:
     """The whole demo."""
     start = now()
     stack = Stack(NativeSettings(), lambda text: click.echo(f"  [{seconds_since(start):5.1f} s] {text}"))
@@ -36,9 +37,8 @@ def main() -> int:
         _run(stack)
     except (TuttiError, CommandExit) as error:
         click.echo(f"\nthe demo failed: {error.message}", err=True)
-        return 1
+        sys.exit(1)
     click.echo(f"\nDone in {seconds_since(start):.0f} s.")
-    return 0
 
 
 def _run(stack: Stack) -> None:
@@ -118,4 +118,4 @@ def _shout(text: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from infra.cli.calibrate import measured, told
 from infra.cli.curve import LabelledAnswer
+from infra.cli.exits import Program
 from services.worker.tools.calculator import CannotCalculate, calculate
 from shared.contracts.base import Contract, Text
 from shared.estimates import likely_tokens
@@ -88,7 +89,7 @@ def _holds(left: str, right: str) -> bool | None:
         return None
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Program, context_settings={"show_default": True})
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--prices", type=(float, float), default=(0.24, 24.7), help="Of a million tokens, weak and strong (RouteLLM's, in USD).")
 @click.option("--accuracy", type=click.FloatRange(0, 1), help="Wanted share of right answers; without it that of the strong model.")

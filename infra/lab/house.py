@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from infra.cli.exits import Program
+
 PARTS = ("services", "shared", "infra", "infra/lab", "tests", "tests/support")
 RUN = 8
 """So many lines that stand in two services are said twice."""
@@ -53,7 +55,7 @@ def _lines(text: str) -> int:
     return len(text.splitlines())
 
 
-@click.command()
+@click.command(cls=Program)
 @click.argument("root", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(root: Path) -> None:
     """The house, counted."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from infra.cli.exits import Program
 from infra.lab.compose.engine import Engine
 from infra.lab.compose.images import Images
 from infra.lab.kubernetes.tools import Tools
@@ -66,7 +67,7 @@ WHAT: dict[str, tuple[str, Callable[[Path, Say], None]]] = {
 """What is then tested, and how it is made."""
 
 
-@click.command()
+@click.command(cls=Program)
 @click.argument("what", type=click.Choice(list(WHAT)))
 def main(what: str) -> None:
     """Make what is missing; says what is needed where it cannot be made."""

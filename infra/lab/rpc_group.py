@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from infra.cli.exits import Program
 from infra.lab.ollama_build import tiny_model
 from infra.lab.ollama_build.ollama import rpc_directory
 from infra.native.errors import MissingTool
@@ -91,7 +92,7 @@ class RpcGroup:
             process.stop(5.0)
 
 
-@click.command()
+@click.command(cls=Program)
 @click.option("--model", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A GGUF file; else a tiny random model.")
 @click.option("--members", type=click.IntRange(1, 16), default=MEMBERS, show_default=True)
 def main(model: Path | None, members: int) -> None:

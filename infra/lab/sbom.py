@@ -28,6 +28,7 @@ from cyclonedx.model.license import DisjunctiveLicense
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from infra.cli.exits import Program
 from shared import __version__
 
 ADVISORIES = "https://api.osv.dev/v1/querybatch"
@@ -129,7 +130,7 @@ async def scan(locked: Mapping[str, Locked]) -> dict[str, list[str]]:
     return {key: [one["id"] for one in answer["vulns"]] for key, answer in zip(keys, answers, strict=True) if answer.get("vulns")}
 
 
-@click.command()
+@click.command(cls=Program)
 @click.option("--lock", "locks", type=click.Path(path_type=Path), multiple=True, default=[Path("requirements-image.lock")])
 @click.option("--out", type=click.Path(path_type=Path), default=Path("dist/sbom.cdx.json"), show_default=True)
 @click.option("--version", default=__version__, show_default=True)

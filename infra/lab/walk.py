@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from infra.cli.exits import Program
 from infra.lab.simulators.ollama.schema import instance
 from infra.lab.virtual_loop import run
 from services.cache.port import CacheEntry, Finding, FoundEntry
@@ -217,7 +218,7 @@ async def _cluster(kind: str) -> AsyncIterator[tuple[Any, Clock]]:
         await ended(*running)
 
 
-@click.command()
+@click.command(cls=Program)
 @click.option("--job", "kind", type=click.Choice(list(_ASKED)), default="chat", help="Whose way.")
 @click.option("--list", "listed", is_flag=True, help="Print the way itself.")
 @click.option("--calls", "called", is_flag=True, help="Count calls.")

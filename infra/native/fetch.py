@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import click
 
+from infra.cli.exits import Program
 from infra.native import install, kafka
 from infra.native.embedded import packages
 from infra.native.errors import NativeError
@@ -27,7 +28,7 @@ NEEDS: Mapping[str, Callable[[NativeSettings], tuple[Need, ...]]] = {
 """What comes next → what it needs of the system. `up` alone may find a Kafka or a model elsewhere: benches and tests start their own."""
 
 
-@click.command()
+@click.command(cls=Program)
 @click.option(
     "--packages", "only_packages", is_flag=True, help="Install Debian packages (root) and nothing else; else fail with the command."
 )
@@ -47,7 +48,7 @@ def _install(settings: NativeSettings, before: str | None) -> None:
         (install.attempt if before else install.provide)(*needs)
     except NativeError as error:
         if before is None:
-            raise click.ClickException(error.message) from error
+            raise
         click.echo(error.message, err=True)  # why apt-get failed: nobody after this knows
 
 

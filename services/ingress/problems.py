@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from services.ingress.replies.assembly import StreamConflict
-from shared.contracts.bounds import fault_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.errors import LogError, Overloaded, TuttiError
 from shared.problem import INSUFFICIENT_QUOTA, Problem, Refused, rendered
 from shared.processing.blobs import BlobGone
-from shared.service.known_problems import DO_NOT_RETRY, internal, of_fault, of_known
+from shared.service.known_problems import DO_NOT_RETRY, internal, of_known
 
 __all__ = ["INSUFFICIENT_QUOTA", "Problem", "Refused", "rendered"]
 
@@ -119,8 +116,6 @@ def deadline_passed() -> Problem:
 def of_error(error: Exception) -> Problem:
     """Of anything that was raised while serving a request."""
     match error:
-        case ValidationError():
-            return of_validation(error)
         case Overloaded():
             return Problem(429, error.code, error.message, None, error.retry_after_seconds)
         case InstanceLeaving():
@@ -132,17 +127,6 @@ def of_error(error: Exception) -> Problem:
     if (known := of_known(error)) is not None:
         return known
     return kafka_away(_RETRY_AFTER_SECONDS) if isinstance(error, LogError) else internal()
-
-
-def of_validation(error: ValidationError) -> Problem:
-    """As `of_fault`; what programs tell apart has a code of its own."""
-    kind = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
-    if kind == "json_invalid":
-        return Problem(400, "invalid_json", "the body is not JSON")
-    if kind == "extra_forbidden":
-        place, _ = fault_of(error)
-        return Problem(400, "unknown_field", f"unknown field {place!r}", place)
-    return of_fault(error)
 
 
 def of_result(result: Result) -> Problem:

@@ -89,9 +89,12 @@ class StepRequest(Contract):
     """Of operation `manage`: what is done to the model on the node that it is bound to."""
 
     @classmethod
-    def of(cls, job: Job, **own: Any) -> Self:
-        """A request with all that has the same name in the job, but for what is given."""
-        return cls(**{name: getattr(job, name) for name in _shared_with(type(job)) if name not in own}, **own)
+    def of(cls, job: Job, *, valid: bool = False, **own: Any) -> Self:
+        """A request with all that has the same name in the job, but for what is given; which nobody checks where it is `valid`, of the job
+        as it is.
+        """
+        fields = {name: getattr(job, name) for name in _shared_with(type(job)) if name not in own} | own
+        return cls.of_valid(**fields) if valid else cls(**fields)
 
     @property
     def is_critique(self) -> bool:

@@ -22,9 +22,8 @@ def request_of(job: Job) -> StepRequest:
     """The job's own input as one step."""
     operation, capability = job.kind, job.needed_capability
     prompt = job.prompt if operation is Operation.GENERATE else None
-    return StepRequest.of(
-        job, agent=capability, capability=capability, operation=operation, messages=job.turns, prompt=prompt, texts=job.texts or ()
-    )
+    own = {"operation": operation, "messages": job.turns, "prompt": prompt, "texts": job.texts or ()}
+    return StepRequest.of(job, valid=True, agent=capability, capability=capability, **own)
 
 
 async def single(ctx: Context, job: Job, ask: PatternInput) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from heapq import nsmallest
+from operator import attrgetter
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -18,6 +19,8 @@ from shared.placement.policies.port import Foreseen
 
 MOST_BYTES = MOST_EXPLANATION
 MOST_LOSERS = 8
+_PARTS = ("wait", "load", "read", "write")
+_parts_of = attrgetter(*_PARTS)
 
 
 class _Loser(Contract):
@@ -53,6 +56,12 @@ class _Why(Contract):
 
 def explain(policy: str, chosen: Foreseen, weighed: Sequence[Foreseen], found: int) -> bytes:
     """JSON. `weighed`: all that could have been taken, `found` how many could run the step at all."""
+    told: dict[str, Any] = {"policy": policy, "node": chosen.candidate.node, "model": chosen.candidate.model}
+    for name, seconds in zip(_PARTS, _parts_of(chosen), strict=True):
+        if seconds:
+            told[name] = round(seconds, 3)
+    if found == 1:
+        return to_json(told)
     best = nsmallest(MOST_LOSERS + 1, weighed, key=_rank)
     shown = [seen for seen in best if seen is not chosen][:MOST_LOSERS]
     counts: defaultdict[str, int] = defaultdict(int)
@@ -63,8 +72,6 @@ def explain(policy: str, chosen: Foreseen, weighed: Sequence[Foreseen], found: i
                 counts[reason(seen, chosen)] += 1
     if found > len(weighed):
         counts["no place"] = found - len(weighed)
-    parts = {name: round(getattr(chosen, name), 3) for name in ("wait", "load", "read", "write") if getattr(chosen, name)}
-    told: dict[str, Any] = {"policy": policy, "node": chosen.candidate.node, "model": chosen.candidate.model, **parts}
     while True:
         losers = [{"node": seen.candidate.node, "end": round(seen.end, 3), "reason": reason(seen, chosen)} for seen in shown]
         text = to_json(told | ({"losers": losers} if losers else {}) | ({"others": counts} if counts else {}))

@@ -38,8 +38,15 @@ def of_known(error: Exception) -> Problem | None:
 
 
 def of_fault(error: ValidationError) -> Problem:
-    """The first complaint, by field. The offending value is never repeated: it may be a prompt."""
+    """The first complaint, by field; what programs tell apart has a code of its own. The offending value is never repeated: it may be a
+    prompt.
+    """
+    kind = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
     place, message = fault_of(error)
+    if kind == "json_invalid":
+        return Problem(400, "invalid_json", "the body is not JSON")
+    if kind == "extra_forbidden":
+        return Problem(400, "unknown_field", f"unknown field {place!r}", place)
     return Problem(400, InvalidInput.code, f"{place}: {message}" if place else message, place or None)
 
 

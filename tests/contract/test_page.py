@@ -335,7 +335,7 @@ def test_dead_letters_are_sent_again_and_that_is_kept() -> None:
         (ACT, {"ids": []}, 400, "invalid_input"),
         (ACT, {"ids": ["0:0"] * 101}, 400, "invalid_input"),
         (ACT, {"ids": ["x"]}, 400, "invalid_input"),
-        (ACT, {"ids": ["0:0"], "odd": 1}, 400, "invalid_input"),
+        (ACT, {"ids": ["0:0"], "odd": 1}, 400, "unknown_field"),
         (ACT, {"ids": ["x" * 20_000]}, 413, "too_large"),
         (ACT, {"ids": ["99:0"]}, 404, "not_found"),
         (ACT, {"ids": ["0:999"]}, 404, "not_found"),

@@ -24,7 +24,7 @@ from shared.contracts.cache import Meaning
 from shared.contracts.chat import Answer
 from shared.contracts.usage import Usage
 from shared.errors import StoreAway
-from shared.validators.questions.threshold import Label
+from shared.validators.questions.threshold import EntryLabel
 
 pytestmark = pytest.mark.redis
 RED, BLUE = "a" * 64, "b" * 64
@@ -46,12 +46,12 @@ async def test_the_nearest_of_its_own_set_with_what_is_known_of_it(sets: VectorS
     mine = vector()
     await sets.add("e1", RED, "k1", mine, 60.0)
     await sets.add("e1", RED, "k2", vector(), 60.0)
-    await sets.label("e1", RED, "k1", [Label(0.9, right=True), Label(0.8, right=False)])
+    await sets.label("e1", RED, "k1", [EntryLabel(0.9, right=True), EntryLabel(0.8, right=False)])
     asked = [("e1", RED, mine), ("e1", BLUE, mine), ("e2", RED, mine), ("e1", RED, vector(8))]
     found, blue, other, dimension = await sets.near(asked, 4)
     assert [near.key for near in found] == ["k1", "k2"]
     assert found[0].similarity == pytest.approx(1.0, abs=1e-4)
-    assert found[0].labels == (Label(0.9, right=True), Label(0.8, right=False))
+    assert found[0].labels == (EntryLabel(0.9, right=True), EntryLabel(0.8, right=False))
     assert (blue, other, dimension) == ([], [], [])
 
 

@@ -10,14 +10,14 @@ from services.cache.semantic.embedding import EmbedderAway, Embedding, embedding
 from services.cache.semantic.vectors import Near
 from shared.clock import Clock
 from shared.errors import StoreAway
-from shared.validators.questions.threshold import Label
+from shared.validators.questions.threshold import EntryLabel
 
 
 class MemoryVectors:
     """By (embedder, partition): key → vector and labels. `away`: nothing is answered."""
 
     def __init__(self) -> None:
-        self.sets: dict[tuple[str, str], dict[str, tuple[array[float], tuple[Label, ...]]]] = {}
+        self.sets: dict[tuple[str, str], dict[str, tuple[array[float], tuple[EntryLabel, ...]]]] = {}
         self.away = False
 
     async def near(self, asked: Sequence[tuple[str, str, array[float]]], most: int) -> list[list[Near]]:
@@ -25,7 +25,7 @@ class MemoryVectors:
         return [self._near(self.sets.get((embedder, partition), {}), vector)[:most] for embedder, partition, vector in asked]
 
     @staticmethod
-    def _near(held: Mapping[str, tuple[array[float], tuple[Label, ...]]], asked: array[float]) -> list[Near]:
+    def _near(held: Mapping[str, tuple[array[float], tuple[EntryLabel, ...]]], asked: array[float]) -> list[Near]:
         found = [
             Near(key, sum(a * b for a, b in zip(vector, asked, strict=True)), labels)
             for key, (vector, labels) in held.items()
@@ -37,7 +37,7 @@ class MemoryVectors:
         self._answer()
         self.sets.setdefault((embedder, partition), {})[key] = (vector, ())
 
-    async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
+    async def label(self, embedder: str, partition: str, key: str, labels: Sequence[EntryLabel]) -> None:
         self._answer()
         held = self.sets.get((embedder, partition), {})
         if key in held:

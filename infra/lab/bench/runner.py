@@ -26,6 +26,7 @@ import click
 import uvloop
 from click.core import ParameterSource
 
+from infra.cli.exits import Program
 from infra.lab.bench import machine
 from infra.lab.bench.figures import Budget, Figures
 from infra.lab.bench.report import RECORDS, Report, Table
@@ -188,9 +189,7 @@ def command(name: str, bench: Bench) -> click.Command:
     ]
     settings = {"show_default": True, "max_content_width": 120}
     own = list(bench.options)
-    return click.Command(
-        name, params=[*own, *common], callback=_callback(name, bench), help=bench.measure.__doc__, context_settings=settings
-    )
+    return Program(name, params=[*own, *common], callback=_callback(name, bench), help=bench.measure.__doc__, context_settings=settings)
 
 
 def _callback(name: str, bench: Bench) -> Callable[..., None]:

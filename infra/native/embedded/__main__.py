@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
+import click
+
+from infra.cli.exits import Program
+from infra.native.embedded import packages
 from infra.native.embedded.server import ServerOptions, serve
+from infra.native.settings import NativeSettings
 
 
-def _options() -> ServerOptions:
-    parser = argparse.ArgumentParser(prog="python -m infra.native.embedded", description="llama.cpp with a small model, OpenAI-compatible.")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--model", type=Path, help="a .gguf file; the packaged gemma3:270m when absent")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--context", type=int, default=2048, help="tokens for each slot")
-    given = vars(parser.parse_args())
-    return ServerOptions(**{**given, "model": given["model"] or _packaged_model()})
-
-
-def _packaged_model() -> Path:
-    from infra.native.embedded.packages import fetch_model
-    from infra.native.settings import NativeSettings
-
-    return fetch_model(NativeSettings().cache_directory)
+@click.command(cls=Program, context_settings={"show_default": True})
+@click.option("--port", type=click.IntRange(0, 65_535), required=True)
+@click.option("--host", default=ServerOptions.host)
+@click.option("--model", type=click.Path(path_type=Path), help="A .gguf file; the packaged gemma3:270m when absent.")
+@click.option("--threads", type=click.IntRange(1), default=ServerOptions.threads)
+@click.option("--slots", type=click.IntRange(1), default=ServerOptions.slots)
+@click.option("--context", type=click.IntRange(1), default=ServerOptions.context, help="Tokens for each slot.")
+def main(*, port: int, host: str, model: Path | None, threads: int, slots: int, context: int) -> None:
+    """llama.cpp with a small model, OpenAI-compatible."""
+    model = model or packages.fetch_model(NativeSettings().cache_directory)
+    sys.exit(serve(ServerOptions(model, port, host, threads, slots, context)))
 
 
 if __name__ == "__main__":
-    raise SystemExit(serve(_options()))
+    main()

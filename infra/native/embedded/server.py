@@ -11,7 +11,7 @@ from typing import Any
 from infra.native.embedded.template import CHAT_TEMPLATE, MODEL, STOPS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServerOptions:
     """What the node may use. Defaults suit two busy cores."""
 

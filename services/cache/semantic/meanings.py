@@ -33,7 +33,7 @@ from shared.service.asking import Asking
 from shared.tasks import ended
 from shared.telemetry import metrics
 from shared.validators.questions.terms import LONGEST
-from shared.validators.questions.threshold import ALIKE, Label, alike, chance_to_ask, kept
+from shared.validators.questions.threshold import ALIKE, EntryLabel, alike, chance_to_ask, kept
 from shared.validators.questions.vetoes import veto
 
 CANDIDATES = 4
@@ -223,7 +223,7 @@ class Meanings:
                 vectors = [await self._embedder.embed(text[:_ANSWER]) for text in (one, other)]
                 right = (vectors[0].cosine(vectors[1]) or 0.0) >= ALIKE
             metrics.CACHE_LABELS.labels("hit" if candidate.drawn else "miss", "right" if right else "wrong").inc()
-            labels = kept(candidate.near.labels, Label(candidate.near.similarity, right))
+            labels = kept(candidate.near.labels, EntryLabel(candidate.near.similarity, right))
             await self._vectors.label(candidate.by, entry.meaning.partition, candidate.near.key, labels)
 
 

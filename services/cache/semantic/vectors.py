@@ -16,11 +16,11 @@ from pydantic import Field, InstanceOf, TypeAdapter
 from services.cache.port import CacheEntry
 from services.cache.settings import CacheSettings
 from shared.redis_client import ANYTHING, MANY, NUMBER, RedisStore, formed
-from shared.validators.questions.threshold import MOST_LABELS, Label
+from shared.validators.questions.threshold import MOST_LABELS, EntryLabel
 
 _FORM = 1
 _MOST_EMBEDDERS = 16
-_LABELS: TypeAdapter[dict[str, tuple[Label, ...]]] = TypeAdapter(dict[str, tuple[Label, ...]])
+_LABELS: TypeAdapter[dict[str, tuple[EntryLabel, ...]]] = TypeAdapter(dict[str, tuple[EntryLabel, ...]])
 _NEAREST = TypeAdapter(list[InstanceOf[Exception] | dict[str, tuple[float, Any]] | Annotated[list[Any], Field(max_length=0)]])
 """Of each what went wrong, or element → (score, attributes), as RESP3 has it; an empty list where there is no such set."""
 _NAMES = TypeAdapter(list[str])
@@ -35,7 +35,7 @@ class Near(NamedTuple):
 
     key: str
     similarity: float
-    labels: tuple[Label, ...]
+    labels: tuple[EntryLabel, ...]
 
 
 class VectorSets(RedisStore):
@@ -67,7 +67,7 @@ class VectorSets(RedisStore):
             surplus = await self.asked(self.redis.execute_command("VRANDMEMBER", name, over + _SURPLUS), _NAMES, _SECONDS)
             await self.remove([(embedder, partition, one) for one in surplus if one != key])
 
-    async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
+    async def label(self, embedder: str, partition: str, key: str, labels: Sequence[EntryLabel]) -> None:
         """In the place of those that it had; nothing where it is gone."""
         said = _LABELS.dump_json({"labels": tuple(labels)})
         name = _set(self._prefix, embedder, partition)
@@ -103,7 +103,7 @@ def _near(answer: Exception | dict[str, tuple[float, Any]] | list[Any]) -> list[
     return sorted(found, key=lambda near: (-near.similarity, near.key))
 
 
-def _labels(said: Any) -> tuple[Label, ...]:
+def _labels(said: Any) -> tuple[EntryLabel, ...]:
     try:
         return _LABELS.validate_json(said)["labels"][-MOST_LABELS:] if said else ()
     except (ValueError, KeyError):

@@ -94,7 +94,7 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
             (headers.WHY, given.why),
             (headers.CREDITS, used),
         )
-        value = step.changed(model=given.model).to_bytes(dispatch.content)
+        value = step.of_valid(**{**step.__dict__, "model": given.model}).to_bytes(dispatch.content)
         return Message(topics.work(step.capability), value, step.id.encode(), given.mailbox, head, step.tenant)
     partition = steps_partition(step.tenant, step.home, topics.steps_partitions(step.capability))
     topic = topics.steps(step.capability, step.priority_class)

@@ -21,14 +21,14 @@ _FUNCTIONS = [(0.5 + 0.02 * step, slope) for step in range(31) for slope in (10.
 _DOUBTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
-class Label(NamedTuple):
+class EntryLabel(NamedTuple):
     """What became of one question that was as similar."""
 
     similarity: float
     right: bool
 
 
-def chance_to_ask(similarity: float, labels: tuple[Label, ...], *, static: float, error: float) -> float:
+def chance_to_ask(similarity: float, labels: tuple[EntryLabel, ...], *, static: float, error: float) -> float:
     """With this chance the model is asked, else the entry is served; 1.0: never served. `error`: the share.
 
     At and above the static threshold an entry is served until a label speaks against it; then only above that, or by its labels.
@@ -45,13 +45,13 @@ _ROOM = 0.01
 """A question that is hardly more similar than one that was answered wrong is no better."""
 
 
-def kept(labels: Sequence[Label], new: Label) -> tuple[Label, ...]:
+def kept(labels: Sequence[EntryLabel], new: EntryLabel) -> tuple[EntryLabel, ...]:
     """With the new one, the oldest given up."""
     return (*labels, new)[-MOST_LABELS:]
 
 
 @lru_cache(maxsize=4_096)
-def _chance(similarity: float, labels: tuple[Label, ...], error: float) -> float:
+def _chance(similarity: float, labels: tuple[EntryLabel, ...], error: float) -> float:
     """The least over all doubts: with chance 1 - doubt the function is no worse than its bound, so an answer is right with `right`."""
     ranked = sorted((_logistic(slope * (similarity - step)), weight) for (step, slope), weight in _posterior(labels).items())
     best, below, doubts = 1.0, 0.0, list(_DOUBTS)
@@ -64,7 +64,7 @@ def _chance(similarity: float, labels: tuple[Label, ...], error: float) -> float
 
 
 @lru_cache(maxsize=1_024)
-def _posterior(labels: tuple[Label, ...]) -> dict[tuple[float, float], float]:
+def _posterior(labels: tuple[EntryLabel, ...]) -> dict[tuple[float, float], float]:
     """How likely each function is by the labels, where before them all were as likely."""
     likely = [sum(each) for each in zip(*(_likely(round(similarity, 2), right) for similarity, right in labels), strict=True)]
     most = max(likely)

@@ -19,7 +19,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.cache import CacheLookup, Meaning
 from shared.contracts.chat import Answer
 from shared.contracts.usage import Usage
-from shared.validators.questions.threshold import Label
+from shared.validators.questions.threshold import EntryLabel
 from tests.support.cache_store import MemoryCache
 from tests.support.meanings import ChosenEmbedder, MemoryVectors
 
@@ -70,7 +70,7 @@ class Cache:
         return None if found is None else found[0].entry.key[0]
 
     @property
-    def labels(self) -> tuple[Label, ...]:
+    def labels(self) -> tuple[EntryLabel, ...]:
         return next(labels for held in self.vectors.sets.values() for key, (_, labels) in held.items() if key[0] == "1")
 
 
@@ -228,9 +228,9 @@ def test_answers_of_other_words_are_compared_by_their_vectors() -> None:
 def test_a_wrong_label_raises_what_the_entry_asks_for() -> None:
     async def test(cache: Cache) -> None:
         [(by, partition)] = cache.vectors.sets
-        await cache.vectors.label(by, partition, "1" * 64, [Label(0.984, False)])
+        await cache.vectors.label(by, partition, "1" * 64, [EntryLabel(0.984, False)])
         assert await cache.ask() is None
-        await cache.vectors.label(by, partition, "1" * 64, [Label(0.9, False)])
+        await cache.vectors.label(by, partition, "1" * 64, [EntryLabel(0.9, False)])
         assert await cache.ask() == "1"
 
     with_cache(test)

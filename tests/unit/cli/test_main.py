@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from infra.cli import run
-from infra.cli.exits import HELP, Exit
+from infra.cli.exits import HELP, Exit, Program
 from infra.cli.main import COMMANDS, Commands, main
+from infra.lab.bench.__main__ import BENCHES
 from services.worker.settings import WorkerSettings
 from shared.errors import (
     ConfigurationError,
@@ -96,6 +99,49 @@ def test_a_wrong_setting_is_a_line_and_a_code() -> None:
     result = CliRunner().invoke(main, ["topics", "list"], env={"TUTTI_TOPICS__HOME_PARTITIONS": "0"})
     assert result.exit_code == Exit.SETTINGS
     assert result.output.startswith("tutti: wrong settings: TUTTI_TOPICS__HOME_PARTITIONS: ")
+
+
+PROGRAMS = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for file in sorted((ROOT / "infra").rglob("*.py"))
+    if "click.command(" in (text := file.read_text()) and 'if __name__ == "__main__"' in text
+]
+"""What `make` and people start by `python -m`, besides `tutti`."""
+
+
+def _started(name: str) -> click.Command:
+    package = importlib.util.find_spec(name)
+    assert package is not None
+    module = importlib.import_module(f"{name}.__main__" if package.submodule_search_locations else name)
+    assert isinstance(module.main, click.Command)
+    return module.main
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_ends_in_a_line_and_a_code(name: str) -> None:
+    """The same one way as `tutti`; a program of several commands has it for each."""
+    started = _started(name)
+    each = [started.get_command(click.Context(started), one) for one in BENCHES] if isinstance(started, click.Group) else [started]
+    assert all(isinstance(one, Program) for one in each)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("infra.native.fetch", ["--packages", "--before", "up"]),
+        ("infra.native.fetch", []),
+        ("infra.native.embedded", ["--port", "1"]),
+        ("infra.demo", []),
+        ("infra.lab.make", ["kubernetes"]),
+        ("infra.lab.bench", ["takeover"]),
+        ("infra.lab.bench", ["chaos"]),
+    ],
+)
+def test_a_wrong_setting_of_a_program_is_a_line_and_a_code(name: str, words: list[str]) -> None:
+    """`make up` with a wrong TUTTI_NODE gets as far as its first step."""
+    result = CliRunner().invoke(_started(name), words, env={"TUTTI_NODE": "real"})
+    assert result.exit_code == Exit.SETTINGS
+    assert "tutti: wrong settings: TUTTI_NODE: " in result.output
 
 
 def test_run_says_what_its_worker_serves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 import services
 from services.ingress.dialects.openai.requests import ChatRequest, to_job
 from services.ingress.dialects.port import Terms
-from services.ingress.problems import of_validation
 from shared.contracts import headers
 from shared.contracts.base import IMAGE_CHARACTERS, Capability, JobId, ModelName, NodeId, ScheduleId, Tenant, TopicName
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import ChatMessage
 from shared.errors import InvalidRecord
+from shared.service.known_problems import of_fault
 
 ROOT = Path(services.__file__).parents[1]
 SOURCES = [path for part in ("services", "shared", "infra") for path in sorted((ROOT / part).rglob("*.py"))]
@@ -133,7 +133,7 @@ def test_nothing_else_is_an_image(image: str) -> None:
     """A model server would fetch an address from inside the network. The sentence tells what an image is, and not what was sent."""
     with pytest.raises(ValidationError) as caught:
         ChatMessage(role="user", images=(image,))
-    assert "base64" in of_validation(caught.value).message
+    assert "base64" in of_fault(caught.value).message
     body = b'{"messages":[{"role":"user","images":[%b]}]}' % TypeAdapter(str).dump_json(image)
     with pytest.raises(InvalidRecord, match=r"images.*base64") as refused:
         parse_job(body)

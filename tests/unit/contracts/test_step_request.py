@@ -77,3 +77,13 @@ def test_a_context_that_was_written_again_is_the_same_one(blob: str) -> None:
     other[blob] |= {"digest": "f" * 32}
     rendered = [StepRequest.model_validate({"context": ref}).rendered() for ref in (SAMPLES["context"], moved, other)]
     assert rendered[0] == rendered[1] != rendered[2]
+
+
+@pytest.mark.parametrize(
+    "most",
+    [{"messages": [{"role": "user", "content": "q"}] * 1_000, "system": "s"}, {"texts": ["t"] * 512}, {"prompt": "q", "system": "s"}],
+)
+def test_whatever_a_job_holds_its_step_may_hold(most: dict[str, Any]) -> None:
+    """The planner does not check it again (`valid`); `of_valid` does, in tests."""
+    request = request_of(Job.model_validate(most))
+    assert StepRequest.model_validate(request.__dict__) == request

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.requests import Request
 
 from services.ingress.problems import of_error
+from shared.contracts.base import Contract
 from shared.errors import Conflict, InvalidInput, NotFound, Overloaded, RecordTooLarge, StoreAway, TooLarge, Unsupported
 from shared.problem import Problem, Refused
 from shared.processing.replay import KeptInPart
@@ -56,6 +58,28 @@ def test_an_error_is_one_answer_whoever_is_asked(error: Exception, status: int, 
     found = answering.problem_of(error)
     assert found == of_error(error)
     assert (found.status, found.code, found.param) == (status, code, getattr(error, "param", None))
+    assert "SECRET" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (b"no JSON: SECRET", "invalid_json", None),
+        (b'{"odd": "SECRET"}', "unknown_field", "odd"),
+        (b'{"ids": "SECRET"}', "invalid_input", "ids"),
+    ],
+)
+def test_a_wrong_body_is_one_answer_whoever_is_asked(body: bytes, code: str, param: str | None) -> None:
+    """No JSON, a field that nobody knows, a wrong value: programs tell them apart by the code."""
+
+    class Order(Contract, extra="forbid"):
+        ids: tuple[int, ...] = ()
+
+    with pytest.raises(ValidationError) as caught:
+        Order.model_validate_json(body)
+    found = answering.problem_of(caught.value)
+    assert found == of_error(caught.value)
+    assert (found.status, found.code, found.param) == (400, code, param)
     assert "SECRET" not in found.message
 
 

@@ -19,13 +19,14 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from infra.cli.exits import Program
 from infra.lab.simulators.ollama.core import SimulatedOllama
 from infra.lab.simulators.ollama.parameters import PROFILES, Parameters, parse_model
 from infra.lab.simulators.ollama.server import application
 from shared.clock import SystemClock
 
 
-@click.command(context_settings={"auto_envvar_prefix": "TUTTI_SIMULATOR", "show_default": True})
+@click.command(cls=Program, context_settings={"auto_envvar_prefix": "TUTTI_SIMULATOR", "show_default": True})
 @click.option("--host", default="127.0.0.1")
 @click.option("--port", default=11435, type=click.IntRange(0, 65535))
 @click.option("--profile", default="workstation", type=click.Choice(list(PROFILES)))
