@@ -187,6 +187,19 @@ def test_a_bench_is_repeated_on_what_it_keeps_and_its_end_ends_that(monkeypatch:
     assert (failed.exit_code, "nothing came" in failed.output) == (1, True)
 
 
+@pytest.mark.parametrize(("quick", "limit", "code"), [(False, 0.5, 1), (True, 0.5, 0), (True, 0, 1)])
+def test_a_quick_run_is_judged_by_what_must_never_be(*, quick: bool, limit: float, code: int) -> None:
+    """It is too small for times and shares; what is lost is lost."""
+
+    def measure(lab: Lab, repeat: int) -> Figures:
+        """What it measures."""
+        return {"lost": 1.0}
+
+    one = command("some", Bench(measure, "nothing", budgets=(Budget("lost", "jobs", most_of("lost"), at_most=limit),), needs_kafka=False))
+    ended = CliRunner().invoke(one, ["--quick"] if quick else [])
+    assert (ended.exit_code, "MISSED" in ended.output) == (code, True)
+
+
 def test_what_a_run_stands_on_is_told_with_its_options(tmp_path: Path) -> None:
     """A Kafka that was given, and what the bench found in settings."""
 
