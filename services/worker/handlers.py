@@ -349,12 +349,12 @@ class AttemptManager:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
             if self._concurrency is not None:
                 self.slots.limit = self._concurrency.ended(attempt, outcome, self._runner.beside(attempt), now)
-        measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed) and attempt.step.operation not in _NOT_THE_ENDPOINTS:
             self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
+        measure(attempt, outcome, now)  # last: what only counts keeps no step from ending
 
     def _learn(self, failure: Failure) -> None:
         if failure.kind is K.NODE_UNREACHABLE:

@@ -45,8 +45,13 @@ class _Why(Contract):
     others: dict[Label, Count] = Field(default={}, max_length=16)
 
     @property
+    def first(self) -> float:
+        """To the first token."""
+        return self.wait + self.load + self.read
+
+    @property
     def end(self) -> float:
-        return self.wait + self.load + self.read + self.write
+        return self.first + self.write
 
 
 def explain(policy: str, chosen: Foreseen, weighed: Sequence[Foreseen], found: int) -> bytes:
