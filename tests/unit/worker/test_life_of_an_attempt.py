@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from services.worker import handlers
 from services.worker.backends.base import Completion, Delta, ModelCall
 from services.worker.backends.in_process import InProcessBackend
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
@@ -38,22 +37,6 @@ def test_a_step_is_claimed_then_succeeds_at_its_home() -> None:
             assert all(s.answer.text == "hello world" and s.answer.node == NODE and s.usage.completion_tokens == 2 for s in successes)
             home_0 = world.log.existing(TopicPartition(world.topics.outcomes, 0)).records
             assert {record.key for record in home_0} == {b"j2", NODE.encode()}
-
-    play(scenario)
-
-
-def test_what_only_counts_keeps_no_step_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect where an end is measured costs the figure: the outcome is out, the slot is free, the next step begins."""
-
-    def defect(*_: object) -> None:
-        raise AttributeError
-
-    monkeypatch.setattr(handlers, "measure", defect)
-
-    async def scenario(world: World) -> None:
-        async with world.worker(ScriptedBackend(Script(pause=0.1)), slots=1):
-            world.route(step(1), step(2))
-            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2)
 
     play(scenario)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
+from services.worker import handlers
 from services.worker.attempt import Attempt
 from services.worker.backends.base import BackendProbe
 from services.worker.inbox import GROUP_SECONDS, Inbox
@@ -147,3 +148,19 @@ def test_a_model_that_would_put_out_a_running_one_waits() -> None:
     assert popped(4.0) is None
     assert inbox.remove(again)
     assert not inbox.blocked
+
+
+def test_what_only_counts_keeps_no_step_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect where an end is measured costs the figure: the outcome is out, the slot is free, the next step begins."""
+
+    def defect(*_: object) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr(handlers, "measure", defect)
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(pause=0.1)), slots=1):
+            world.route(step(1), step(2))
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2)
+
+    play(scenario)
