@@ -110,7 +110,7 @@ def operators_file(name: str, what: str, kind: type[M], read: Callable[[bytes], 
     except OSError as error:
         raise ConfigurationError(f"the {what} file {path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        place, message = fault_of(error)
+        _, place, message = fault_of(error)
         raise ConfigurationError(f"the {what} file {path} is wrong at {place or 'its top'}: {message}") from None
     except Exception as error:  # each reader has errors of its own
         if isinstance(error, ConfigurationError):

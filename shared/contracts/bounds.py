@@ -103,10 +103,10 @@ def check_capability(job: Job, offered: Collection[str]) -> None:
         raise InvalidRecord(message, code="unknown_capability", param="capability")
 
 
-def fault_of(error: ValidationError) -> tuple[str, str]:
-    """(place, sentence) of the first complaint. The value that it is about is no part of them: it may be a prompt, or a secret."""
+def fault_of(error: ValidationError) -> tuple[str, str, str]:
+    """(kind, place, sentence) of the first complaint. The value that it is about is no part of them: it may be a prompt, or a secret."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return ".".join(str(part) for part in first["loc"]), in_words(first["msg"])
+    return first["type"], ".".join(str(part) for part in first["loc"]), in_words(first["msg"])
 
 
 def explain(error: ValidationError, what: str, known: Iterable[str] = Job.model_fields) -> str:

@@ -41,8 +41,7 @@ def of_fault(error: ValidationError) -> Problem:
     """The first complaint, by field; what programs tell apart has a code of its own. The offending value is never repeated: it may be a
     prompt.
     """
-    kind = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
-    place, message = fault_of(error)
+    kind, place, message = fault_of(error)
     if kind == "json_invalid":
         return Problem(400, "invalid_json", "the body is not JSON")
     if kind == "extra_forbidden":

@@ -82,11 +82,6 @@ class Verdict:
     measured: float | None
     met: bool | None
 
-    @property
-    def never(self) -> bool:
-        """Whether not one is allowed."""
-        return self.limit == "<= 0"
-
     def __str__(self) -> str:
         word = {None: "not measured", True: "met", False: "MISSED"}[self.met]
         return f"{self.name:<50}{self.limit:>10}{cell(self.measured):>12} {self.unit:<9} {word}"

