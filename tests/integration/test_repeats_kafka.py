@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from infra.cli.main import main
 from infra.native.cluster import LocalCluster
+from infra.native.waiting import wait_until
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
@@ -67,32 +68,47 @@ def test_repeats_are_done_once(cluster: StartCluster) -> None:
 
 
 def _replay(at: LocalCluster) -> None:
-    """A job without an id of its own, whose record died: sent again twice, and once more after its end."""
+    """A job without an id of its own, whose record died: sent again twice, and once more after its end.
+
+    A caller is answered by the event that a job ended; its result follows, so whoever counts results waits for them.
+    """
     lay: dict[str, Any] = {"topic": at.topics.jobs(PriorityClass.STANDARD), "partition": 2, "offset": 7, "timestamp": 1_700_000_000_000}
     letter = DeadLetter(**lay, service="planner", reason="a test", code="invalid_record", value=b'{"prompt": "again"}', at=1.0)
-    before = asyncio.run(_after_write(at, letter))
-    clock = SystemClock()
-    until = clock.monotonic() + 30
+    asyncio.run(_write(at, letter))
+    before = 2
+    _results_of(at, before)
     for number in range(3):
         assert tutti(at, "dead-letters", "replay", "--topic", lay["topic"], "--yes").stdout.count("->") == 1
-        while number and len(results := asyncio.run(_results(at))) == len(before):
-            assert clock.monotonic() < until, "no result"
+        if number:
+            _results_of(at, before + 1)
     assert post(at, "/v1/jobs?wait=30", {"prompt": "after the replays"}).json()["state"] == "settled"
-    results = asyncio.run(_results(at))
-    assert len(results) == len(before) + 2, "one of the replayed job, one of the job after it"
+    results = _results_of(at, before + 2)
+    assert len(results) == before + 2, "one of the replayed job, one of the job after it"
     assert all(json.loads(value)["status"] == "succeeded" for values in results.values() for value in values)
     assert all(len(values) == 1 for values in results.values())
     assert tutti(at, "dead-letters", "purge", "--all", "--yes").stdout == "1 dead letters deleted\n"
     assert json.loads(tutti(at, "dead-letters", "list", "--json").stdout) == []
 
 
-async def _after_write(at: LocalCluster, letter: DeadLetter) -> dict[bytes, set[bytes]]:
+async def _write(at: LocalCluster, letter: DeadLetter) -> None:
     log = AioLog(at.servers, SystemClock())
     producer = await log.producer(client_id="test")
     await producer.send(Message(at.topics.dead_letters, letter.to_bytes()))
     await producer.close()
     await log.close()
-    return await _results(at)
+
+
+def _results_of(at: LocalCluster, jobs: int) -> dict[bytes, set[bytes]]:
+    """As soon as there are results of so many jobs."""
+    found: dict[bytes, set[bytes]] = {}
+
+    def enough() -> bool:
+        nonlocal found
+        found = asyncio.run(_results(at))
+        return len(found) >= jobs
+
+    assert wait_until(enough, 30.0), f"results of {len(found)} jobs, not of {jobs}"
+    return found
 
 
 async def _results(at: LocalCluster) -> dict[bytes, set[bytes]]:
