@@ -26,10 +26,10 @@ local now = tonumber(redis.call('TIME')[1])
 local barred = redis.call('HGETALL', KEYS[2])
 for i = 1, #barred, 2 do if tonumber(barred[i + 1]) <= now then redis.call('HDEL', KEYS[2], barred[i]) end end
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[3]) then return -1 end
-redis.call('HSET', KEYS[2], ARGV[1], now + tonumber(ARGV[2]))
+redis.call('HSET', KEYS[2], ARGV[1], now + 1 + tonumber(ARGV[2]))
 return redis.call('DEL', KEYS[1])
 """
-"""KEYS: entry, barred; ARGV: fingerprint, seconds, the most."""
+"""KEYS: entry, barred; ARGV: fingerprint, seconds, the most. Whole seconds are compared: at least for so long, and at most one more."""
 _UNTIL = TypeAdapter(tuple[list[int | None], tuple[int, int]])
 """Until when each key is barred, and Redis's own time."""
 

@@ -1,6 +1,6 @@
 """Serving: what the windows hold is answered in one round: fills first, then all lookups by one call of the store.
 
-Nothing here waits longer than the store's budget. What the store cannot say is a miss; what it cannot take is not kept.
+Nothing here waits longer than a few calls of the store may take. What the store cannot say is a miss; what it cannot take is not kept.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Serving:
         self._flights: dict[int, Flights] = {}
         """By partition number; dropped with the partition."""
         self._failures, self._asks_from = 0, 0.0
+        self._turn = asyncio.Lock()
+        """Between a flight's landing and its answer in the store nobody is told that there is none."""
         self.tries = Tries()
         self.trouble: str | None = None
         """Why nothing is found, as far as the store goes."""
@@ -63,7 +65,8 @@ class Serving:
             self._wake.clear()
             with self.tries.chore("serving"):
                 while not self._outbox.full and (taken := list(self._intake.take(partial(read_asked, topics=self._topics)))):
-                    await self._round(taken)
+                    async with self._turn:
+                        await self._round(taken)
                     self._intake.relieve()
 
     def dropped(self) -> None:
@@ -87,7 +90,8 @@ class Serving:
         lookups = [(one, one.said) for one in taken if isinstance(one.said, CacheLookup)]
         for one in taken:
             self._outbox.post(self._released(one, now))
-        _, found = await asyncio.gather(self._keep(fills), self._find([lookup for _, lookup in lookups]))
+        await self._keep(fills)
+        found = await self._find([lookup for _, lookup in lookups])
         unsure = []
         for (one, lookup), finding in zip(lookups, found, strict=True):
             if not lookup.exact or (finding is None and lookup.meaning is not None and self._meanings is not None):
@@ -169,10 +173,14 @@ class Serving:
             await self._meanings.learn([entry for entry in entries if entry.meaning is not None])
 
     async def _by_meaning(self, unsure: Sequence[tuple[CacheRecord, CacheLookup]]) -> None:
-        near = [None] * len(unsure) if self._meanings is None else await self._meanings.near([lookup for _, lookup in unsure])
-        for (one, lookup), found in zip(unsure, near, strict=True):
-            self._tell(one, lookup, *(found or (None,)))
-            one.finish()
+        """The same answer, not only one alike, may have come meanwhile."""
+        lookups = [lookup for _, lookup in unsure]
+        near = [None] * len(unsure) if self._meanings is None else await self._meanings.near(lookups)
+        async with self._turn:
+            same = await self._find(lookups)
+            for (one, lookup), found, finding in zip(unsure, near, same, strict=True):
+                self._tell(one, lookup, *(found or (finding,)))
+                one.finish()
 
     def _may_ask(self) -> bool:
         return self._clock.monotonic() >= self._asks_from

@@ -10,12 +10,15 @@ import pytest
 
 from infra.lab.kubernetes.plane import ControlPlane
 from infra.native.errors import StartFailed
+from infra.native.waiting import wait_until
 from shared import __version__
 from tests.helm.conftest import Render
 from tests.support.chart import CHART, VARIANTS
 
 pytestmark = pytest.mark.timeout(300)
 WAIT = ("--wait", "--timeout", "120s")
+SETTLES_SECONDS = 60.0
+"""Helm waits for new pods, of as many as may not be missing; old ones may still be there, and the last new one not yet."""
 
 
 @pytest.fixture
@@ -42,6 +45,11 @@ def images(plane: ControlPlane, namespace: str) -> dict[str, str]:
     return {pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod["spec"]["containers"][0]["image"] for pod in pods}
 
 
+def all_ready(plane: ControlPlane, namespace: str) -> bool:
+    found = plane.get("deployments", "-n", namespace)
+    return all(one["status"].get("readyReplicas") == one["spec"]["replicas"] for one in found)
+
+
 def helm(plane: ControlPlane, verb: str, namespace: str, *arguments: str) -> str:
     """With what every release here has."""
     return plane.helm(verb, "tutti", str(CHART), "-n", namespace, "--set", "kafka.servers=kafka:9092", *WAIT, *arguments)
@@ -63,16 +71,17 @@ def test_install_upgrade_and_roll_back(plane: ControlPlane, namespace: str) -> N
     first = specs(plane, namespace)
     assert set(images(plane, namespace).values()) == {f"tutti-cluster:{__version__}"}
 
+    def moved() -> set[str]:
+        return {name for name, image in images(plane, namespace).items() if image == "tutti-cluster:v2"}
+
     helm(plane, "upgrade", namespace, "--set", "poolDefaults.image.tag=v2")
-    found = images(plane, namespace)
-    assert {name for name, image in found.items() if image == "tutti-cluster:v2"} == {"worker"}, "nothing else has moved"
+    assert wait_until(lambda: moved() == {"worker"}, SETTLES_SECONDS), "nothing else has moved"
     helm(plane, "upgrade", namespace, "--set", "image.tag=v2")
-    assert set(images(plane, namespace).values()) == {"tutti-cluster:v2"}
-    ready = {one["metadata"]["name"]: one["status"].get("readyReplicas") for one in plane.get("deployments", "-n", namespace)}
-    assert ready == {one["metadata"]["name"]: one["spec"]["replicas"] for one in plane.get("deployments", "-n", namespace)}
+    assert wait_until(lambda: set(images(plane, namespace).values()) == {"tutti-cluster:v2"}, SETTLES_SECONDS)
+    assert wait_until(lambda: all_ready(plane, namespace), SETTLES_SECONDS)
 
     plane.helm("rollback", "tutti", "2", "-n", namespace, *WAIT)
-    assert {name for name, image in images(plane, namespace).items() if image == "tutti-cluster:v2"} == {"worker"}
+    assert wait_until(lambda: moved() == {"worker"}, SETTLES_SECONDS)
     plane.helm("rollback", "tutti", "1", "-n", namespace, *WAIT)
     assert specs(plane, namespace) == first
     history = json.loads(plane.helm("history", "tutti", "-n", namespace, "-o", "json"))

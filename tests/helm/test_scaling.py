@@ -168,13 +168,12 @@ async def test_marks_of_transactions_are_no_work(cluster: StartCluster, render: 
                 topic, json.dumps({"id": f"marked-{number}", "prompt": "q"}).encode(), key=f"marked-{number}".encode()
             )
             await (foreign.abort_transaction() if number == 1 else foreign.commit_transaction())
-        await it.until(lambda lags: not any(lags.values()))
         await foreign.begin_transaction()
         for number in range(20):
             await foreign.send_and_wait(topic, b'{"prompt": "q"}', key=f"open-{number}".encode())
         held_back, _ = await kafka_lag({**of_jobs, "lagThreshold": "1000"}, it.admin, it.reader)
         assert held_back >= 20, "read by nobody before the transaction ends, whatever number of planners there is"
-        assert not any((await it.lags()).values())
+        await it.until(lambda lags: not any(lags.values()))  # the two that were committed are done; what is held back is no work
         await foreign.abort_transaction()
         await foreign.stop()
 

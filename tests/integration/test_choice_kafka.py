@@ -22,9 +22,9 @@ from tests.support.native import StartCluster
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 CARDS: dict[str, dict[str, Any]] = {
-    "coder": {"model": "coder:7b", "tier": "medium", "quality": {"chat": 0.5, "code": 0.9}, "window": 4096, "abilities": ["tools"]},
     "eyes": {"model": "eyes:7b", "tier": "medium", "quality": {"chat": 0.4}, "window": 4096, "abilities": ["vision"]},
     "big": {"model": "big:70b", "tier": "large", "quality": {"chat": 0.8}, "price": {"completion_per_million": 5.0}},
+    "coder": {"model": "coder:7b", "tier": "medium", "quality": {"chat": 0.5, "code": 0.9}, "window": 4096, "abilities": ["tools"]},
 }
 CODE = "Write a Python function that merges two sorted lists."
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
@@ -52,11 +52,17 @@ def test_what_is_asked_decides_which_model_answers(cluster: StartCluster, tmp_pa
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(card))
         tutti(at, "models", "set", name, "--file", str(file))
-    assert wait_until(lambda: ask(at, CODE)[0] == "coder:7b", 10.0), "the planners have read the cards"
+    kind = "a query of kind code"
+
+    def all_cards_read() -> bool:
+        model, job = ask(at, CODE)
+        return model == "coder:7b" and kind in tutti(at, "jobs", "get", job, "--why")  # its card came last
+
+    assert wait_until(all_cards_read, 30.0), "the planners have read the cards"
     model, job = ask(at, CODE)
     why = tutti(at, "jobs", "get", job, "--why")
     assert model == "coder:7b"
-    assert "a query of kind code" in why
+    assert kind in why
     assert why.index("coder:7b: 0.") < why.index("big:70b: 0.")
     assert "answer predicted in" in why
     model, job = ask(at, [{"type": "text", "text": "What is this?"}, PICTURE])

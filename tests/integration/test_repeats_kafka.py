@@ -60,7 +60,7 @@ def test_repeats_are_done_once(cluster: StartCluster) -> None:
     ingress.await_ready()
     again = post(at, CHAT, chat("one"), "k1")
     assert (again.status_code, again.json()) == (200, first.json())
-    assert post(at, "/v1/jobs", {"prompt": "two"}, "k2").json()["result"] == job["result"]
+    assert post(at, "/v1/jobs?wait=30", {"prompt": "two"}, "k2").json()["result"] == job["result"]
     for path, body, key in ((CHAT, chat("other"), "k1"), (CHAT, chat("other", stream=True), "k1"), ("/v1/jobs", {"prompt": "b"}, "k2")):
         refused = post(at, path, body, key)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict"), path

@@ -53,14 +53,15 @@ def at(cluster: StartCluster, tmp_path: Path, journal: Path) -> LocalCluster:
     file = tmp_path / "tools.yaml"
     server = {"command": [sys.executable, mcp_server.__file__, str(journal)], "env": {"PYTHONPATH": ":".join(sys.path)}}
     tools = {
-        "calculator": {"kind": "calculator"},
         "add": {"kind": "mcp", "server": "strange", "idempotent": True},
         "wait": {"kind": "mcp", "server": "strange", "at_once": 2},
+        "calculator": {"kind": "calculator"},
     }
     file.write_text(yaml.safe_dump({"tools": tools, "servers": {"strange": server}}, sort_keys=False))
     found = cluster("tools", nodes=[{}, {"TUTTI_WORKER__TOOLS": str(file), "TUTTI_WORKER__BACKEND": "tools"}])
     declared = tutti(found, "tools", "declare", str(file))
     assert declared.exit_code == Exit.OK, declared.output
+    until(lambda: tutti(found, "tools", "call", "calculator", '{"expression": "1"}').exit_code == Exit.OK, "the planner has read the last")
     return found
 
 
@@ -125,8 +126,7 @@ def test_a_call_is_not_made_twice_whoever_dies(at: LocalCluster, journal: Path) 
     third = submit(at, id="third", **call | {"prompt": '{"seconds": 0}'})
     assert third["result"]["status"] == "succeeded", third
     assert lines(journal).count("wait begins") == 3
-    judged = tutti(at, "verify", "--settled")
-    assert judged.exit_code == Exit.OK, judged.output
+    until(lambda: tutti(at, "verify", "--settled").exit_code == Exit.OK, "a result follows the event that answers its caller")
 
 
 def test_a_callers_own_tools(at: LocalCluster) -> None:

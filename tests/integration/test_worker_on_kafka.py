@@ -172,6 +172,10 @@ async def test_a_stream_reaches_its_reader_and_a_stop_reaches_the_endpoint(clust
             assert cluster.of(StepFailed)[0].failure.kind is FailureKind.CANCELLED
             await cluster.route(worker, *(step(n) for n in range(10, 30)))
             await until(lambda: len(cluster.of(StepClaimed)) == 22)
-        ended = [o for o in cluster.outcomes if isinstance(o, StepSucceeded | StepReleased) and o.job not in ("j1", "j2")]
-        assert sorted(o.job for o in ended) == [f"j{n}" for n in range(10, 30)]
+
+        def ended() -> list[str]:
+            return sorted(o.job for o in cluster.outcomes if isinstance(o, StepSucceeded | StepReleased) and o.job not in ("j1", "j2"))
+
+        await until(lambda: len(ended()) >= 20)
+        assert ended() == [f"j{n}" for n in range(10, 30)]
         assert cluster.of(StepReleased)

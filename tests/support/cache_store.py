@@ -47,6 +47,8 @@ class MemoryCache:
         return FoundEntry(entry, now - kept_at)
 
     async def keep(self, entries: Sequence[CacheEntry]) -> None:
+        """Two calls, as in Redis: what is barred, then the rest."""
+        await self._moment()
         await self._moment()
         now = asyncio.get_running_loop().time()
         for entry in entries:
