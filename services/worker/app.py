@@ -60,7 +60,8 @@ class WorkerService:
         self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties, Health(here, self.registration, backend))
         health, cap = self.attempts.health, environment.settings.dead_letter_cap
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots, health), sharing_calls(backend, settings, clock)
-        self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
+        runner = Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open)
+        self.attempts.attach(runner, self._processor.leave)
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure, released
 from services.worker.chores import Chores, silent
@@ -61,12 +62,10 @@ class AttemptManager:
         settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
-        least = settings.slots_least
-        self._concurrency = None if least is None else Concurrency(min(least, settings.slots), settings.slots)
+        self._concurrency = None if (least := settings.slots_least) is None else Concurrency(min(least, settings.slots), settings.slots)
         self.slots.limit = settings.slots if self._concurrency is None else self._concurrency.limit
         self.inbox, self.chores = Inbox(settings.inbox_limit), Chores()
-        kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
-        self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
+        self.leases = LeaseLog[Message](here.node, kept_outcomes=settings.kept_outcomes, kept_bytes=settings.kept_outcome_bytes)
         self.mailbox = 0
         self.closings: dict[str, None] = {}
         """Why no step is taken at present, whoever said it: each ends by itself. Empty when open."""
@@ -77,14 +76,13 @@ class AttemptManager:
         self.announce = here.places_changed.set
         """Places, position or running count changed: tell the routers soon."""
         self._news, self._unreachable = here.node_news.set, unreachable
-        self._runner: Runner | None = None
         self._model: str | None = None
         """Of the step that began last."""
         self._renewals: dict[tuple[int | None, int], OutboxEntry] = {}
 
-    def attach(self, runner: Runner) -> None:
-        """The runner that attempts are given to."""
-        self._runner = runner
+    def attach(self, runner: Runner, failed: Callable[[Exception], None]) -> None:
+        """Before anything is read: the runner that attempts are given to, and who ends the service by what their ends raise."""
+        self._runner, self._failed = runner, failed
 
     def begin(self, incarnation: int, homes: int) -> None:
         """No earlier boot runs: what those have claimed is void, and from now on steps are claimed in this one's name."""
@@ -157,8 +155,7 @@ class AttemptManager:
             return "the step is bound to another node"
         if self.closings:
             return next(iter(self.closings))
-        full = self.inbox.full or (step.task and self.chores.full)
-        return self.health.refusal(step) or ("the inbox is full" if full else None)
+        return self.health.refusal(step) or ("the inbox is full" if self.inbox.full or (step.task and self.chores.full) else None)
 
     def _take_out(self, attempt: Attempt) -> bool:
         """Where it waits; False when it does not."""
@@ -255,7 +252,6 @@ class AttemptManager:
 
     def free_seconds(self) -> float | None:
         """How soon the first of its slots is likely to be free, where none is; None where that is not known."""
-        assert self._runner is not None
         return None if self.slots.free > 0 else self._runner.first_end(self.leases)
 
     def start_waiting(self) -> None:
@@ -278,10 +274,9 @@ class AttemptManager:
         return self.health.begins(attempt.step, self.leases)
 
     def _start(self, attempt: Attempt) -> None:
-        assert self._runner is not None, "a runner is attached before anything is read"
         attempt.busy_before = self.slots.busy_seconds(self._clock.monotonic())
         attempt.task = asyncio.get_running_loop().create_task(self._runner.run(attempt))
-        attempt.task.add_done_callback(lambda task: self._on_done(attempt, task))
+        attempt.task.add_done_callback(partial(self._ended, attempt))
 
     # Ends
 
@@ -333,9 +328,17 @@ class AttemptManager:
             where = (message.partition, number)
             self._renewals[where] = self._outbox.put(message, again=False, instead_of=waiting.get(where))
 
-    def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
+    def _ended(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
+        """The event loop would only log what this raises, and the step or its slot be held for ever. What only counts comes last."""
         now = self._clock.monotonic()
-        assert self._runner is not None
+        try:
+            outcome = self._on_done(attempt, task, now)
+        except Exception as error:
+            self._failed(error)
+        else:
+            measure(attempt, outcome, now)
+
+    def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended], now: float) -> Ended:
         try:
             outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
         except Exception as error:
@@ -354,7 +357,7 @@ class AttemptManager:
             self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
-        measure(attempt, outcome, now)  # last: what only counts keeps no step from ending
+        return outcome
 
     def _learn(self, failure: Failure) -> None:
         if failure.kind is K.NODE_UNREACHABLE:
@@ -364,13 +367,11 @@ class AttemptManager:
             self.health.pause(failure.retry_after_seconds or OVERLOAD_PAUSE_SECONDS)
 
     def _end_waiting(self, attempt: Attempt, failure: Failure, owe: Owe = owes_nothing) -> None:
-        assert self._runner is not None
         attempt.stop = failure
         self._end(attempt, self._runner.stopped(attempt), owe)
         self.announce()
 
     def _give_back(self, attempt: Attempt, reason: str) -> None:
-        assert self._runner is not None
         attempt.released = reason
         self._end(attempt, self._runner.stopped(attempt))
 

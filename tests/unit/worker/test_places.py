@@ -11,6 +11,7 @@ from services.worker import handlers
 from services.worker.attempt import Attempt
 from services.worker.backends.base import BackendProbe
 from services.worker.inbox import GROUP_SECONDS, Inbox
+from services.worker.slots import Slots
 from shared.contracts import headers
 from shared.contracts.base import ClaimId
 from shared.contracts.node import NodeModel
@@ -162,5 +163,22 @@ def test_what_only_counts_keeps_no_step_from_ending(monkeypatch: pytest.MonkeyPa
         async with world.worker(ScriptedBackend(Script(pause=0.1)), slots=1):
             world.route(step(1), step(2))
             await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2)
+
+    play(scenario)
+
+
+def test_a_defect_where_a_step_ends_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop would only log it, and the slot be taken for ever. Here the service drains and fails; its next boot voids the claim."""
+
+    def defect(*_: object, **__: object) -> None:
+        raise AttributeError("planted")
+
+    monkeypatch.setattr(Slots, "give_back", defect)
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(pause=0.1)), slots=1) as worker:
+            world.route(step(1))
+            with pytest.raises(AttributeError, match="planted"):
+                await worker.task
 
     play(scenario)
