@@ -168,7 +168,7 @@ def test_what_only_counts_keeps_no_step_from_ending(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_defect_where_a_step_ends_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop would only log it, and the slot be taken for ever. Here the service drains and fails; its next boot voids the claim."""
+    """The event loop would only log it, the slot be taken for ever. Here the service drains and fails; the next boot voids the claim."""
 
     def defect(*_: object, **__: object) -> None:
         raise AttributeError("planted")
