@@ -177,9 +177,9 @@ class Serving:
         lookups = [lookup for _, lookup in unsure]
         near = [None] * len(unsure) if self._meanings is None else await self._meanings.near(lookups)
         async with self._turn:
-            same = await self._find(lookups)
-            for (one, lookup), found, finding in zip(unsure, near, same, strict=True):
-                self._tell(one, lookup, *(found or (finding,)))
+            again = iter(await self._find([lookup for lookup, found in zip(lookups, near, strict=True) if found is None]))
+            for (one, lookup), found in zip(unsure, near, strict=True):
+                self._tell(one, lookup, *(found or (next(again),)))
                 one.finish()
 
     def _may_ask(self) -> bool:
