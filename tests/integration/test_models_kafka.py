@@ -101,11 +101,12 @@ def test_a_pull_goes_on_whoever_dies(cluster: StartCluster, tmp_path: Path) -> N
     until(lambda: "new:1" in listed(at), "it is listed")
     _everything_else(at, first)
     _cards(at, tmp_path / "card.yaml")
+    if not wait_until(lambda: _judged(at).exit_code == Exit.OK, 60.0):  # a result follows the event that answers
+        pytest.fail(_judged(at).output)
 
-    def judged() -> bool:
-        return CliRunner().invoke(main, ["verify", "--settled"], env=environment(at), catch_exceptions=False).exit_code == Exit.OK
 
-    until(judged, "a result follows the event that answers its caller")
+def _judged(at: LocalCluster) -> Result:
+    return CliRunner().invoke(main, ["verify", "--settled"], env=environment(at), catch_exceptions=False)
 
 
 def _cards(at: LocalCluster, file: Path) -> None:

@@ -19,7 +19,6 @@ from click.testing import CliRunner, Result
 
 from infra.cli.main import main
 from infra.native.cluster import LocalCluster
-from infra.native.waiting import wait_until
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
@@ -76,13 +75,13 @@ def _replay(at: LocalCluster) -> None:
     letter = DeadLetter(**lay, service="planner", reason="a test", code="invalid_record", value=b'{"prompt": "again"}', at=1.0)
     asyncio.run(_write(at, letter))
     before = 2
-    _results_of(at, before)
+    asyncio.run(_results_of(at, before))
     for number in range(3):
         assert tutti(at, "dead-letters", "replay", "--topic", lay["topic"], "--yes").stdout.count("->") == 1
         if number:
-            _results_of(at, before + 1)
+            asyncio.run(_results_of(at, before + 1))
     assert post(at, "/v1/jobs?wait=30", {"prompt": "after the replays"}).json()["state"] == "settled"
-    results = _results_of(at, before + 2)
+    results = asyncio.run(_results_of(at, before + 2))
     assert len(results) == before + 2, "one of the replayed job, one of the job after it"
     assert all(json.loads(value)["status"] == "succeeded" for values in results.values() for value in values)
     assert all(len(values) == 1 for values in results.values())
@@ -98,16 +97,11 @@ async def _write(at: LocalCluster, letter: DeadLetter) -> None:
     await log.close()
 
 
-def _results_of(at: LocalCluster, jobs: int) -> dict[bytes, set[bytes]]:
+async def _results_of(at: LocalCluster, jobs: int) -> dict[bytes, set[bytes]]:
     """As soon as there are results of so many jobs."""
-    found: dict[bytes, set[bytes]] = {}
-
-    def enough() -> bool:
-        nonlocal found
-        found = asyncio.run(_results(at))
-        return len(found) >= jobs
-
-    assert wait_until(enough, 30.0), f"results of {len(found)} jobs, not of {jobs}"
+    async with asyncio.timeout(30):
+        while len(found := await _results(at)) < jobs:
+            await SystemClock().sleep(0.1)
     return found
 
 
